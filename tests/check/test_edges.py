@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any, Final
 
+import numpy as np
 import pytest
 
 from harness.check.arm64 import cases as arm64
@@ -127,6 +128,23 @@ def test_every_edge_is_tried_in_every_way_and_a_few_places_besides(name: str) ->
         more = addresses - should
         assert STRAYS // 4 < len(more) <= STRAYS + 2, way
         assert not any(isinstance(end_of(where, one), Leaf) for one in more)
+
+
+@pytest.mark.parametrize("arch", ["riscv", "arm64"])
+def test_places_that_are_named_are_tried_by_their_words_and_the_code_of_their_pages(
+    arch: str,
+) -> None:
+    places = np.array([0x1237, 0x1230, 0x5FFF, 0x7000_0008, 0x3F_FFFF_F008], np.uint64)
+    cases: Any
+    if arch == "riscv":
+        cases = riscv.of_places(snapshot("riscv/rights", None, {}).cpu, places, OUTSIDE)
+    else:
+        cases = arm64.of_places(places, OUTSIDE)
+    found = ways(arch, cases)
+    assert found.keys() == WAYS[arch]
+    data, code = {0x1230, 0x5FF8, 0x3F_FFFF_F008}, {0x1010, 0x5010, 0x3F_FFFF_F010}
+    for way, addresses in found.items():
+        assert addresses == (code if way[0] == 2 else data), way
 
 
 @pytest.mark.parametrize("name", ["riscv/rights", "arm64/malformed", "power/page-sizes"])

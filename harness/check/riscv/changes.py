@@ -16,6 +16,7 @@ from harness.check.changes import ALL, GLOBAL_PAGE, NOTHING, OWN, PAGE, Change, 
 from harness.check.riscv.live import Live
 from harness.check.riscv.space import GuestSpace
 from harness.machine.riscv.guest import Guest
+from harness.paging.riscv.formats import RSW
 
 _PAGE, _OTHER = Says("page", ("R", "W", "U", "A", "D")), Says("page", ("R", "W", "U", "A", "D"), 1)
 _CLEAN = _PAGE.without("D")
@@ -65,6 +66,6 @@ def execute(guest: Guest, mode: str, change: Change, level: int) -> list[str]:
         lambda space: Live(guest, space.memory, space.cpu),
         change,
         level,
-        software=1 << 8,
+        software=RSW,
         apart=True,
     )

@@ -204,7 +204,7 @@ def _of_matrix(guest: Guest, case: MatrixCase) -> Comparison:
     reason = case.control.lacks(hart)
     if reason is not None:
         raise Misuse(f"the case cannot be replayed: {reason}")
-    chain = Chain(guest, hart.cpu(Control(), 0).format)
+    chain = Chain(guest, hart.format)
     cpu, made = hart.cpu(case.control, chain.root), case.lanes
     rules = expected(hart, cpu, made)
     quirks = judged_of(guest.engine.name, guest.version)

@@ -14,7 +14,7 @@ ROW: Final = np.dtype([(name, "<u8") for name in ("virtual", "physical", "size",
 """Pages that follow each other: the first address, where it leads, the bytes, and the entries' bits
 R, W, X, U, G, A and D where these are in an entry."""
 
-_ROW: Final = re.compile(r"([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+) ([r-][w-][x-][u-][g-][a-][d-])")
+_ROW: Final = re.compile(r"([0-9a-f]{1,16}) " * 3 + r"([r-][w-][x-][u-][g-][a-][d-])")
 _HEAD: Final = ("vaddr", "----")
 _LOWEST: Final = 1
 """The bit of an entry that the first letter stands for: R."""

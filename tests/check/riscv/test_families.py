@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import permutations, product
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.check.riscv.matrix.chain import ACCESSES, REGION, Chain, code_in, content, token
+from harness.check.compare import EXAMPLES
+from harness.check.riscv.layouts import cpu_of
+from harness.check.riscv.matrix.chain import (
+    ACCESSES,
+    REGION,
+    Chain,
+    Lanes,
+    code_in,
+    content,
+    token,
+)
 from harness.check.riscv.matrix.families import Family, families, lanes
 from harness.check.riscv.matrix.hart import MODES, Control, Hart
-from harness.check.riscv.matrix.judged import expected
+from harness.check.riscv.matrix.judged import RiscvQuirk, expected
+from harness.check.riscv.matrix.run import MASKED, Batch, _news, _report, _shown
+from harness.check.riscv.matrix.verdicts import expected_text, observed_text
+from harness.check.riscv.quirks import JUDGED
+from harness.check.riscv.replay import MatrixCase
 from harness.machine.ram import MIB
+from harness.machine.riscv.processor import MachineInfo
+from harness.paging.bulk import Walks
+from harness.paging.format import Format
+from harness.paging.memory import Mask
 from harness.paging.riscv.access import Reason
 from harness.paging.riscv.bulk import REASONS
+from harness.paging.riscv.cpu import Cpu
 from tests.check.riscv.guests import family
 from tests.paging import riscv_rules
 from tests.paging.riscv_rules import Answer, Machine
@@ -35,7 +58,7 @@ def chain_of(hart: Hart) -> Chain:
     ram = SimpleNamespace(buffer=np.zeros(64 * MIB, np.uint8), base=RAM)
     free = (range(RAM + 32 * MIB, RAM + 64 * MIB),)
     guest = SimpleNamespace(image=image, ram=ram, free=free)
-    return Chain(guest, hart.cpu(Control(), 0).format)  # type: ignore[arg-type]
+    return Chain(guest, hart.format)  # type: ignore[arg-type]
 
 
 def by_the_rules(machine: Machine, chain: Chain, words: list[int], *asked: object) -> Answer:
@@ -68,8 +91,8 @@ def test_what_is_expected_of_cases_is_what_the_rules_written_a_second_time_say(m
                 cpu.xlen,
                 cpu.satp,
                 status,
-                cpu.menvcfg,
-                cpu.senvcfg,
+                control.adue << 61 | control.pbmte << 62 | control.pmm_s << 32,
+                control.pmm_u << 32,
                 svnapot=hart.svnapot,
                 ram=chain.tables[0],
             )
@@ -83,6 +106,7 @@ def test_what_is_expected_of_cases_is_what_the_rules_written_a_second_time_say(m
             )
             reason = REASONS[found.reason[lane]]
             shown.add(reason)
+            faults = f"cause {found.cause[lane]}, tval {found.walks.address[lane]:#x}"
             case = one.case(control, int(numbers[lane]))
             assert wanted.cause is None or found.cause[lane] == wanted.cause, case
             assert (reason is None) == (wanted.cause is None), case
@@ -92,10 +116,149 @@ def test_what_is_expected_of_cases_is_what_the_rules_written_a_second_time_say(m
                 after = before | int(found.sets[lane])
                 if found.backed[lane]:
                     assert after == (wanted.updated[1] if wanted.updated else before), case
+                    said = f"reaches {wanted.physical:#x}"
+                else:
+                    after = before
+                    said = f"{faults}, level {one.level}: no memory is where the page would be"
+                    assert found.free[lane] == (wanted.updated[1] if wanted.updated else 0) ^ (
+                        before if wanted.updated else 0
+                    ), case
             else:
                 assert found.sets[lane] == 0, case
                 assert wanted.level is None or found.walks.level[lane] == wanted.level, case
+                after = -1
+                said = f"{faults}, level {found.walks.level[lane]}: {reason.value}"
+            words = made.words[:, lane].tolist()
+            if reason is None:
+                words[found.walks.level[lane]] = after
+            entries = " ".join(map(hex, words))
+            assert expected_text(made, found, lane) == f"{said}; entries {entries}"
     assert len(shown) >= 9
+
+
+def drawn(one: Family, hart: Hart, control: Control, count: int) -> tuple[Lanes, Cpu]:
+    """Some cases of a family."""
+    source, chain = np.random.default_rng(3), chain_of(hart)
+    numbers = source.choice(np.prod(one.product.shape), count, replace=False)
+    return lanes(one, chain, numbers), hart.cpu(control, chain.root)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_walk_that_ends_above_a_missing_table_does_not_read_it(mode: str) -> None:
+    hart = hart_of(mode)
+    made, cpu = drawn(family("nowhere", hart.levels - 1, hart), hart, Control(), 64)
+    top = hart.levels - 1
+    missing = np.arange(len(made)) % 2 == 0
+    absent = made.words.copy()
+    absent[top] = 0
+    made = replace(made, words=absent, missing=np.where(missing, top - 1, 255).astype(np.uint8))
+    found = expected(hart, cpu, made)
+    assert {REASONS[code] for code in found.reason} == {Reason.NOT_PRESENT}
+    assert set(found.walks.level.tolist()) == {top}
+    root = replace(made, missing=np.full(len(made), top, np.uint8))
+    found = expected(hart, cpu, root)
+    assert {REASONS[code] for code in found.reason} == {Reason.NO_MEMORY}
+    assert not found.walks.raw.any() and not found.walks.physical.any()
+
+
+VARIED = ("nowhere", "reserved", "napot", "canonical")
+"""The families in which quirks show."""
+
+
+def departing_of(one: RiscvQuirk) -> Iterator[tuple[Hart, Lanes, Cpu, Mask]]:
+    """Cases in which a quirk departs, of harts with and without what it depends on."""
+    whole = hart_of("sv39")
+    harts = whole, replace(whole, svnapot=False), replace(whole, pbmte=False), hart_of("sv32")
+    for hart in harts:
+        for each in families("quick", hart):
+            for control in each.controls if each.name in VARIED and each.level < 2 else ():
+                made, cpu = drawn(each, hart, control, 64)
+                differs = expected(hart, cpu, made).differs(expected(hart, cpu, made, [one]))
+                if differs.any():
+                    yield hart, made, cpu, differs
+
+
+@pytest.mark.parametrize("one", JUDGED, ids=lambda one: one.name)
+def test_a_quirk_shows_where_the_guest_saw_what_it_says_and_is_news_elsewhere(
+    one: RiscvQuirk,
+) -> None:
+    hart, made, cpu, differs = next(departing_of(one))
+    asked = partial(expected, hart, cpu, made)
+    for agree in (np.ones_like(differs), np.zeros_like(differs), np.arange(len(made)) % 2 == 0):
+        none: Any = None
+        batch = Batch(none, made, none, asked, asked(), asked([one]), agree, agree)
+        count = int((differs & agree).sum())
+        assert _shown(batch, [one]) == {one.name: count}
+        absent = Batch(none, made, none, asked, asked(), asked(), agree, agree)
+        news = {f"{one.name} did not show": count} if count else {}
+        assert _news(absent, [], [one]) == news and not _shown(absent, [])
+
+
+def test_a_quirk_of_masking_masks_what_the_manual_exempts() -> None:
+    """Where MXR is in effect nothing is masked; the quirk asks for MPRV besides."""
+    [one] = [quirk for quirk in JUDGED if quirk.unmasked]
+    found = 0
+    for hart, made, cpu, differs in departing_of(one):
+        seen = expected(hart, cpu, made, [one])
+        for turns in permutations(([], [one])):  # those that were worked out before are no other's
+            known: dict[Format, Walks] = {}
+            shared = [expected(hart, cpu, made, of, known) for of in turns]
+            assert (shared[0].differs(shared[1]) == differs).all()
+        for lane in range(len(made)):
+            mxr, mprv = bool(made.mxr[lane]), bool(made.mprv[lane])
+            kind = ("load", "store", "fetch", "AMO")[made.kind[lane]]
+            asked = (int(made.address[lane]), kind, bool(made.user[lane]))
+            registers = (cpu.xlen, cpu.satp, (mxr and mprv) << 19, cpu.menvcfg, cpu.senvcfg)
+            assert seen.walks.address[lane] == riscv_rules.without_tag(Machine(*registers), *asked)
+            assert not differs[lane] or (mxr and not mprv)
+        found += int(differs.sum())
+    assert found > 2
+
+
+def test_a_report_counts_what_is_told_of_a_batch_and_nothing_else() -> None:
+    hart, control = hart_of("sv39"), Control(adue=True)
+    one, [quirk] = family("nowhere", 0, hart), [it for it in JUDGED if it.amo and not it.until]
+    made, cpu = drawn(one, hart, control, 2000)
+    asked = partial(expected, hart, cpu, made)
+    rules, by_engine, lane = asked(), asked([quirk]), np.arange(2000)
+    agree, told = lane % 5 > 0, lane % 7 > 1
+    fields = [("cause", "u4"), ("completed", "u4"), ("tval", "u8"), ("data", "u8")]
+    results = np.zeros(2000, [*fields, ("after", "u8", 4)])
+    results["tval"], numbers = lane, lane * 3
+    part: Any = SimpleNamespace(family=one, control=control, numbers=numbers)
+    engine = SimpleNamespace(name="tcg")
+    chain: Any = SimpleNamespace(guest=SimpleNamespace(version=(9, 2, 1), engine=engine))
+    found = _report(chain, Batch(part, made, results, asked, rules, by_engine, agree, told))
+    differs, reasons = rules.differs(by_engine), [REASONS[code] for code in rules.reason]
+    wrong = told & ~agree
+
+    def counted(chosen: Mask) -> Counter[tuple[str, Reason | None]]:
+        return Counter(("sv39", reasons[at]) for at in np.flatnonzero(chosen))
+
+    assert (found.engine, found.qemu, found.executor) == ("tcg", "9.2.1", "tcg 9.2.1")
+    assert len(found.not_run_on) == 1
+    assert found.comparison.compared == told.sum()
+    assert found.comparison.disagreed == wrong.sum()
+    assert found.by_rule == counted(told) and found.disagreed == counted(wrong)
+    assert found.departed == counted(differs & agree) and found.departed.total() > 0
+    assert found.masked == {MASKED: (told & (by_engine.free != 0)).sum()}
+    assert 0 < found.masked[MASKED] < (by_engine.free != 0).sum()
+    assert len(found.failures) == EXAMPLES
+    for at, case in zip(np.flatnonzero(wrong).tolist(), found.failures, strict=False):
+        assert isinstance(case, MatrixCase)
+        assert case.words == tuple(made.words[:, at].tolist()) and len(case.words) == 3
+        assert (case.values, case.qemu) == (one.case(control, 3 * at), "9.2.1")
+        assert case.observed == f"cause 0, tval {at:#x}, data 0x0; entries 0x0 0x0 0x0"
+        assert case.expected == expected_text(made, by_engine, at)
+
+
+def test_what_a_guest_saw_is_told_for_people() -> None:
+    after = np.array([0x11, 0x22, 0x33], np.uint64)
+    seen: Any = {"cause": 13, "tval": 0x1238, "data": 0x5, "after": after, "completed": 0}
+    said = "data 0x5; entries 0x11 0x22"
+    assert observed_text(seen, 2) == f"cause 13, tval 0x1238, {said}"
+    seen["completed"] = 1
+    assert observed_text(seen, 2) == f"made, {said}"
 
 
 def bits_of(together: str) -> int:
@@ -207,12 +370,46 @@ def test_code_loads_its_own_token_wherever_it_is_fetched() -> None:
         assert value == token(np.array([first + at], np.uint64))[0]
     tokens = token(np.arange(first, first + REGION, 16, dtype=np.uint64))
     assert len(set(tokens.tolist())) == len(tokens)
+    assert token(np.array([0], np.uint64))[0], "what a register holds that nothing has loaded"
 
 
 @pytest.mark.parametrize("width", [4, 8])
 def test_words_of_the_data_differ_by_where_they_are(width: int) -> None:
     words = content(np.arange(0, REGION, 16, dtype=np.uint64) + np.uint64(RAM), width)
     assert len(set(words.tolist())) == len(words) and int(words.max()) < 1 << 8 * width
+
+
+@pytest.mark.parametrize("xlen", [32, 64])
+@pytest.mark.parametrize("extension", ["svnapot", "svpbmt", "svrsw60t59b", "svade", "zicsr"])
+def test_a_hart_has_the_extensions_and_the_registers_that_its_guest_says(
+    xlen: int, extension: str
+) -> None:
+    adue, pbmte, pmm = 1 << 61, 1 << 62, 3 << 32
+    wide, mode, root = xlen == 64, "sv48" if xlen == 64 else "sv32", 0x8012_3000
+    has = {name: wide and name == extension for name in ("svnapot", "svrsw60t59b", "svpbmt")}
+    for menvcfg, senvcfg in product((0, adue, pbmte, pmm, adue | pbmte | pmm), (0, pmm)):
+        isa = f"rv{xlen}imac_{extension}"
+        info = MachineInfo(xlen, frozenset({mode}), 9, menvcfg, senvcfg, isa)
+        faults = extension == "svade" or bool(menvcfg & adue)
+        types = has["svpbmt"] and bool(menvcfg & pbmte)
+        assert Hart.of(mode, info, "rv64") == Hart(
+            mode,
+            "rv64",
+            svnapot=has["svnapot"],
+            svrsw60t59b=has["svrsw60t59b"],
+            adue=bool(menvcfg & adue),
+            pbmte=types,
+            masks=wide and bool(menvcfg & pmm) and bool(senvcfg & pmm),
+            svade=faults,
+        )
+        assert cpu_of(mode, info, root) == Cpu(
+            (9 << 60 if wide else 1 << 31) | root >> 12,
+            menvcfg=menvcfg & adue | (pbmte if types else 0),
+            xlen=xlen,
+            svnapot=has["svnapot"],
+            svrsw60t59b=has["svrsw60t59b"],
+            svade=faults,
+        )
 
 
 def test_a_hart_that_lacks_what_a_control_state_sets_is_not_asked() -> None:

@@ -13,6 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from harness.check.changes import ALL, NOTHING, PAGE, RAM_BYTES, Change
 from harness.check.live import NOT_SHOWN
+from harness.check.riscv.cases import Stated
 from harness.check.riscv.changes import CHANGES, execute
 from harness.check.riscv.live import Live
 from harness.check.riscv.space import GuestSpace
@@ -20,9 +21,11 @@ from harness.machine.errors import Misuse
 from harness.machine.riscv.guest import Guest
 from harness.paging import slots
 from harness.paging.address import Physical, Span, Virtual
+from harness.paging.entry import Leaf
 from harness.paging.flush import Flush
 from harness.paging.reshape import collapse, move, split
 from harness.paging.riscv import bulk as rules
+from harness.paging.riscv.access import Kind
 from harness.paging.riscv.cpu import Cpu, Satp
 from harness.paging.riscv.formats import PAGE_BITS, A, D, sv
 from tests.check.live_operations import sees, shows_what_is_withheld
@@ -238,13 +241,25 @@ def test_foreign_stores_and_a_missing_flush_show(space: GuestSpace, guest: Guest
     live = Live(guest, space.memory, space.cpu)
     made.probe(live)
     slot, width = space.slot(Virtual(made.at), 0), space.format.entry_bytes
+    was = space.format.decode(space.read(slot), 0)
+    assert isinstance(was, Leaf)
     at = slot.address - guest.ram.base
     with live.changes():
         guest.ram.buffer[at : at + width] = 0
     made.probe(live)
-    assert f"a flush may be missing: {made.at:#x} was unmapped" in (
-        live.run().disagreements[0].hint
-    )
+    found = live.run()
+    assert f"a flush may be missing: {made.at:#x} was unmapped" in found.disagreements[0].hint
+    for one in found.disagreements:
+        assert isinstance(one.access, Stated)
+        cause = {Kind.READ: 13, Kind.WRITE: 15, Kind.FETCH: 12}[one.access.kind]
+        said = f"cause {cause}: the entry has V=0 (step 3); at call 2 of live.probe"
+        assert one.expected == said
+        assert one.observed.startswith("done, and the word is 0x")
+        # A word of 64 bits that was read names the frame in which it was found.
+        named = f", the mark of {was.address:#x}; entries from" in one.observed
+        assert named == (width == 8 and one.access.kind is Kind.READ)
+        pointer = space.read(space.slot(Virtual(made.at), 1))
+        assert one.observed.endswith(f" {pointer:#x} -> {pointer:#x}, 0x0 -> 0x0")
 
 
 def test_the_root_must_be_in_memory(space: GuestSpace, guest: Guest) -> None:

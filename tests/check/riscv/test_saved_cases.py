@@ -92,8 +92,14 @@ def of_matrix(**changed: Any) -> MatrixCase:
         of_layout(levels=2, access=replace(ASKED, kind=Kind.FETCH, mprv=False)),
         of_matrix(),
         of_matrix(access="fetch", missing=1, control=Control(pmm_s=2)),
+        of_matrix(address=0x2A_8400_0008),
+        of_matrix(mode="sv32", words=(0x21000CDF, 0x20100401), address=0x8400_0004),
+        of_matrix(access="fetch", address=0x2A_8400_0002),
     ],
-    ids=["probe", "table bytes", "sv32", "matrix", "matrix, a table missing"],
+    ids=[
+        *("probe", "table bytes", "sv32", "matrix", "matrix, a table missing"),
+        *("a word of 64 bits", "a word of 32 bits", "compressed code"),
+    ],
 )
 def test_a_case_is_read_as_it_was_saved(case: LayoutCase | MatrixCase, tmp_path: Path) -> None:
     path = case.save(tmp_path)
@@ -120,7 +126,7 @@ def test_a_value_of_another_type_is_refused(case: LayoutCase | MatrixCase, tmp_p
         (of_matrix(), ("mode",), "sv48", "words are 3, and sv48 has 4 levels"),
         (of_matrix(), ("words", 0), "-1", "words: what is there is no number of 64 bits"),
         (of_matrix(), ("address",), "0x10000000000000000", "address: what is there is no number"),
-        (of_matrix(), ("address",), "0x1001", "which this access cannot have"),
+        (of_matrix(), ("address",), "0x1004", "which this access cannot have"),
         (of_matrix(), ("missing",), 3, "missing is 3, which is no level, nor 255"),
         (of_matrix(), ("access",), "jump", "access is 'jump'; it is one of read, write"),
         (of_matrix(), ("control", "pmm_u"), 1, "control.pmm_u is 1"),
@@ -213,10 +219,7 @@ def test_a_quirk_that_shows_is_said_and_agrees() -> None:
     with Guest(64, program=program(64)) as running:
         version = running.version
         for work in planned("sv39").work:
-            hart, chain = (
-                work.family.hart,
-                Chain(running, work.family.hart.cpu(Control(), 0).format),
-            )
+            hart, chain = work.family.hart, Chain(running, work.family.hart.format)
             cpu, made = hart.cpu(work.control, chain.root), lanes(work.family, chain, work.numbers)
             rules = expected(hart, cpu, made)
             for quirk in judged_of("tcg", version):

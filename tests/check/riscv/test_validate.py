@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from harness.check.layouts import LayoutError, divided, load, parse, shipped
 from harness.check.riscv import probes, quirks, validate
+from harness.check.riscv.cases import Stated
 from harness.check.riscv.layouts import DESCRIBED, build
 from harness.check.riscv.quirks import AMO_LOAD, AMO_READS_FIRST, MPRV_CODE
 from harness.check.validation import SpaceReport
@@ -22,6 +24,7 @@ from harness.machine.riscv.qemu import program_for
 from harness.paging import bulk
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
+from harness.paging.riscv.access import Kind
 from harness.paging.riscv.bulk import Outcomes, outcomes
 from tests.check.tampered import Seen, looked_at, noted, root_entry
 from tests.machine.riscv.present import QEMU, why_absent
@@ -53,6 +56,7 @@ def test_without_a_qemu_for_32_bits_sv32_alone_is_skipped(
     monkeypatch.setenv("PATH", str(tmp_path))
     report = validate.validate(load(LAYOUTS["smallest"]), 2)
     assert report.skipped == "there is no qemu-system-riscv32 in PATH"
+    assert 0 <= report.seconds < 60
     with pytest.raises(Misuse, match="qemu-system-riscv64"):
         validate.validate(load(LAYOUTS["smallest"]), 3)
 
@@ -195,7 +199,33 @@ PLANTED: dict[str, Callable[..., Outcomes]] = {
 @pytest.mark.parametrize("fault", PLANTED)
 def test_a_fault_of_the_reference_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "outcomes", PLANTED[fault])
-    assert validated("rights", 3).disagreed > 10
+    report = validated("rights", 3)
+    assert report.disagreed > 10
+    for one in report.disagreements:
+        assert isinstance(one.access, Stated)
+        assert _RULES_SAY.fullmatch(one.expected), one.expected
+        seen = _MACHINE_SAYS.fullmatch(one.observed)
+        assert seen, one.observed
+        called = {"FETCH": "instruction", "READ": "load"}.get(one.access.kind.name, "store/AMO")
+        amo_loads = one.access.kind is Kind.AMO and seen["fault"] in ("load page", "load access")
+        if seen["made"] == "not made":
+            assert amo_loads or seen["fault"].startswith(f"{called} ")
+            assert int(seen["tval"], 16) == one.address
+        elif one.access.kind is Kind.FETCH:
+            # Code ends in an ECALL, of S-mode or U-mode; where none was put, it is illegal.
+            assert seen["cause"] in (("9", "8")[one.access.user], "2")
+        else:
+            assert seen["cause"] is None
+
+
+_FAULT = r"(?P<cause>[0-9]+)(?: \((?P<fault>\w+(?:/AMO)? (?:page|access)) fault\))?"
+_RULES_SAY = re.compile(
+    rf"cause {_FAULT}: .*\(.*\)|reaches 0x[0-9a-f]+(, sets 0x(40|80|c0) in the leaf)?"
+)
+_MACHINE_SAYS = re.compile(
+    rf"(?P<made>(not )?made): (no exception|cause {_FAULT}, tval (?P<tval>0x[0-9a-f]+)),"
+    r" data 0x[0-9a-f]+, entries then 0x[0-9a-f]+(, 0x[0-9a-f]+){0,2}"
+)
 
 
 @pytest.mark.hw
@@ -244,6 +274,23 @@ def test_pages_that_cannot_be_are_refused(part: str, said: str) -> None:
     with pytest.raises(LayoutError, match=said):
         build(layout, 3, info(64), memory)
     assert not memory.octets.any()
+
+
+@pytest.mark.parametrize(("levels", "bits"), [(2, 34), (3, 56), (5, 56)])
+def test_pages_lie_anywhere_in_physical_memory_and_not_beyond(levels: int, bits: int) -> None:
+    def built(physical: int) -> bool:
+        page = f'virtual = 0\nphysical = {physical:#x}\nsize = "4K"\nrights = "r"\n'
+        text = f'title = "far"\narch = "riscv"\nlevels = [{levels}]\n[[map]]\n{page}'
+        layout = parse(text, "far.toml")
+        tables, _ = divided(layout)
+        memory = BufferMemory(np.zeros(tables.size, np.uint8), tables.first)
+        cpu = build(layout, levels, info(32 if levels == 2 else 64), memory)
+        leaves: list[int] = bulk.leaves(memory, cpu.roots).physical.tolist()
+        return leaves == [physical]
+
+    assert built((1 << bits) - 0x1000)
+    with pytest.raises(LayoutError, match=rf"{bits}"):
+        built(1 << bits)
 
 
 @pytest.mark.hw

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Final
 
 from harness.machine.riscv.processor import MachineInfo
+from harness.paging.format import Format
 from harness.paging.riscv.cpu import Cpu, Envcfg, Mode, Satp
 from harness.paging.riscv.formats import PAGE_BITS
 
@@ -55,9 +56,14 @@ class Hart:
         return Mode(self.mode).xlen
 
     @property
+    def format(self) -> Format:
+        """Of its entries, where no control bit is set."""
+        return self.cpu(Control(), 0).format
+
+    @property
     def levels(self) -> int:
         """Levels of tables."""
-        return len(self.cpu(Control(), 0).format.levels)
+        return len(self.format.levels)
 
     def values(self) -> dict[str, str | int]:
         """What it has on its axes."""

@@ -146,7 +146,7 @@ def tried_on(guest: Guest, work: Iterable[Work]) -> Iterator[Report]:
     """
     known = judged_of(guest.engine.name, guest.version)
     for hart, some in groupby(work, lambda part: part.family.hart):
-        chain = Chain(guest, hart.cpu(Control(), 0).format)
+        chain = Chain(guest, hart.format)
         left, shown, coming = list(some), Counter[str](), [known]
         while left and coming:
             likely = coming.pop(0)

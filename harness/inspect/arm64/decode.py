@@ -163,7 +163,7 @@ def _label(here: Level, shape: Shape | None, mask: int) -> _Label:
             return _Label(known.name, known.role, known.section, known)
     if mask & unchecked(shape):
         return _Label("RES0", Role.UNCHECKED, DESCRIPTORS, why="RES0, and not checked")
-    if mask & PO_INDEX and not shape.points:
+    if mask & PO_INDEX:  # of tables these are rights
         return _Label("POIndex", Role.IGNORED, PERMISSIONS, why=_WHY["POIndex"])
     if mask & bits(59) and not shape.points:
         why = "free for software, or PBHA (FEAT_HPDS2), or AttrIndx[3] (FEAT_AIE)"

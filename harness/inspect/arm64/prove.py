@@ -61,8 +61,9 @@ def own(cpu: Cpu, guest: Guest) -> tuple[Cpu, list[str]]:
 def _differences(cpu: Cpu, own: Cpu) -> Iterator[str]:
     """What the guest's processor does otherwise than the source's."""
     for name, theirs, ours in (("lower", cpu.low, own.low), ("upper", cpu.high, own.high)):
-        if theirs is None or ours is None:
+        if theirs is None:
             continue
+        assert ours is not None  # the same halves are on
         width = own.output_bits(ours)
         if width != cpu.output_bits(theirs):
             yield f"has {width} bits of physical addresses in the {name} half"

@@ -7,9 +7,9 @@ It departs from them as QEMU does where it is told to, by the names in `quirks`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from harness.machine.arm64.processor import RAM_BASE, MachineInfo
 from harness.machine.arm64.qemu import BUILD, TCG
 from harness.machine.ram import MIB, around
 from harness.machine.stub import StubImage
+from harness.paging.memory import BufferMemory
 from tests.paging import arm64_rules
 from tests.paging.arm64_rules import Answer, Machine, Params, bit, field
 
@@ -30,7 +31,8 @@ MAX = MachineInfo((0x32310201126, 0x11010211122, 0x1021011010011011, 0, 0), 0x12
 EPAN = replace(MAX, mmfr=(MAX.mmfr[0], 0x11010311122, *MAX.mmfr[2:]))
 """The same with FEAT_PAN3, as 10.0 has it."""
 
-HD, PS_52 = 1 << 40, 6
+HA, HD, PS_52 = 1 << 39, 1 << 40, 6
+EL1H = 0x5
 
 ACCESSES: Final = {
     "ACCESS_READ": "load",
@@ -45,6 +47,49 @@ ACCESSES: Final = {
 
 LEFT_OVER: Final = 0x5EED_0000_1111_2222
 """What registers hold that no exception has written."""
+
+
+@dataclass
+class Monitor:
+    """A monitor: gva2gpa by the rules, of a load, with AF=0 no fault.
+
+    cpsr   the state of the processor that is parked
+    again  whether it then asks as EL1 without PAN, but of a half that E0PDx closes
+    """
+
+    machine: Machine
+    memory: BufferMemory
+    cpsr: int
+    version: tuple[int, ...]
+    again: bool
+
+    def engine_in_use(self) -> str:
+        return "tcg"
+
+    def described_registers(self, wanted: Collection[str], vcpu: int | None = None) -> Any:
+        return {"cpsr": self.cpsr}
+
+    def translations(self, addresses: Sequence[int]) -> list[int | None]:
+        return [self._leads(address) for address in addresses]
+
+    def _leads(self, address: int) -> int | None:
+        el0, pan = not self.cpsr >> 2 & 3, bool(self.cpsr >> 22 & 1)
+        asked = replace(self.machine, tcr=self.machine.tcr | HA, pan=pan)
+        found = self._load(asked, address, el0)
+        if found is None and self.again:
+            as_el1 = replace(asked, pan=False)
+            shut = bit(self.machine.tcr, 56 if bit(address, 55) else 55)
+            found = None if shut and el0 else self._load(as_el1, address, el0=False)
+        return found
+
+    def _load(self, machine: Machine, address: int, el0: bool) -> int | None:
+        octets = self.memory.octets
+        found = arm64_rules.access(machine, octets, address, "load", el0)  # type: ignore[arg-type]
+        return found.physical if found.esr is None else None
+
+    def read_physical(self, address: int, size: int) -> bytes:
+        offset = address - self.memory.span.first
+        return self.memory.octets[offset : offset + size].tobytes()
 
 
 class ByRules:
@@ -103,6 +148,14 @@ class ByRules:
     def tampered(self, results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         """What it answers instead."""
         return results
+
+    @contextmanager
+    def parked(self, state: Any) -> Iterator[Monitor]:
+        machine = Machine(
+            *(state.ttbr0, state.ttbr1, state.tcr, state.mair, state.sctlr), ram=RAM_BASE
+        )
+        memory = BufferMemory(self.ram.buffer, RAM_BASE)
+        yield Monitor(machine, memory, EL1H, self.version, self.version >= (10, 1))
 
     def _execute(self, machine: Machine, job: np.void, name: str, result: np.void) -> None:
         kind, el0, address = ACCESSES[name], bool(job["user"]), int(job["address"])

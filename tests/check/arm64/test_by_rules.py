@@ -4,8 +4,10 @@ are written a second time, or departs from them as some QEMU does: versions that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,24 +20,26 @@ from harness.check.arm64.layouts import build, features_of
 from harness.check.arm64.matrix.families import families
 from harness.check.arm64.matrix.run import Work, tried_on
 from harness.check.arm64.matrix.setting import MODES, Control, Setting
-from harness.check.arm64.validate import state_of
+from harness.check.arm64.validate import compare_one, compare_space, state_of
 from harness.check.arm64.window import entries
-from harness.check.compare import EXAMPLES, Comparison
+from harness.check.compare import EXAMPLES, PROBE, Comparison
 from harness.check.layouts import divided, load, shipped
 from harness.check.matrix import Report
 from harness.check.product import Values, evenly
-from harness.check.tables import images_of
-from harness.check.validation import built_in
+from harness.check.tables import TABLE_BYTES, images_of
+from harness.check.translations import GVA2GPA
+from harness.check.validation import Built, built_in
+from harness.machine.arm64.processor import RAM_BASE
 from harness.machine.ram import MIB
 from harness.paging import bulk
-from harness.paging.address import Physical, Span
+from harness.paging.address import Physical, Span, Virtual
 from harness.paging.arm64.access import Kind
 from harness.paging.arm64.cpu import Features
 from harness.paging.memory import Mask, within
 from tests.check.arm64.by_rules import EPAN, MAX, ByRules
 from tests.check.samples import total
 from tests.paging import arm64_rules
-from tests.paging.arm64_rules import Machine
+from tests.paging.arm64_rules import KINDS, Machine
 
 LAYOUTS = {path.stem: path for path in shipped("arm64")}
 
@@ -151,6 +155,96 @@ def test_a_walk_without_memory_ends_at_with_an_exception() -> None:
             results, esr=0x25 << 26 | 0x3FF & ~0x3F | fault & 0x3F
         )
         assert not at.ask_at(guest, state, cpu, memory, cases).disagreed
+
+
+@contextmanager
+def smallest(guest: Any) -> Iterator[Built[Any]]:
+    with built_in(guest, load(LAYOUTS["smallest"]), 3, build, entries) as made:
+        yield made
+
+
+def test_every_oracle_is_asked_about_a_space() -> None:
+    guest = qemu((7, 2, 22), DEPARTS[7, 2, 22], load(LAYOUTS["smallest"]).ram)
+    with smallest(guest) as made:
+        found = compare_space(guest, made)
+        assert [one.oracle for one in found] == [PROBE, at.AT, GVA2GPA, TABLE_BYTES]
+        assert not any(one.disagreed for one in found)
+        page, way = Virtual(0x40_0000), Stated(Kind.READ, el0=False)
+        root = made.cpu.roots[1].table.address
+        for oracle, address, access in (
+            (PROBE, page, way),
+            (at.AT, page, way),
+            (GVA2GPA, page, None),
+            (TABLE_BYTES, root + 8, None),
+        ):
+            one = compare_one(guest, made, oracle, address, access)
+            assert (one.oracle, one.compared, one.disagreed) == (oracle, 1, 0)
+        more = compare_space(guest, made, np.array([0x1238, made.window.first + 8], np.uint64))
+        # the word in each way of data, the code of its page in each of fetches; not the window
+        assert more[0].compared - found[0].compared == len(WAYS)
+        assert more[1].compared - found[1].compared == sum(way.kind in at.KINDS for way in WAYS)
+        assert more[2].compared - found[2].compared == 1
+        assert more[3] == found[3]
+
+
+class Elsewhere(ByRules):
+    """A guest of which the monitor reads the words of tables otherwise, and finds another page."""
+
+    @contextmanager
+    def parked(self, state: Any) -> Iterator[Any]:
+        with super().parked(state) as monitor:
+            led, read = monitor.translations, monitor.read_physical
+            other: Any = SimpleNamespace(
+                translations=lambda some: [one and one ^ 0x1000 for one in led(some)],
+                read_physical=lambda at, size: bytes(8) + read(at + 8, size - 8),
+            )
+            yield other
+
+
+def test_what_the_monitor_says_otherwise_disagrees_with_nothing_else() -> None:
+    guest: Any = Elsewhere((10, 0, 13), DEPARTS[10, 0, 13], ram_bytes=load(LAYOUTS["smallest"]).ram)
+    with smallest(guest) as made:
+        probed, translated, led, kept = compare_space(guest, made)
+        assert not probed.disagreed and not translated.disagreed
+        assert led.disagreed == 2  # the first word and the last
+        assert {one.observed for one in led.disagreements} == {
+            hex(int(one.expected, 16) ^ 0x1000) for one in led.disagreements
+        }
+        assert kept.disagreed > 2
+        first = next(iter(kept.disagreements))
+        one = compare_one(guest, made, TABLE_BYTES, first.address, None)
+        assert (one.compared, one.disagreements) == (1, [first])
+        again = compare_one(guest, made, GVA2GPA, led.disagreements[0].address, None)
+        assert again.disagreements == led.disagreements[:1]
+
+
+@pytest.mark.parametrize("name", ["hardware", "malformed"])
+def test_what_the_reference_says_is_put_into_words(name: str) -> None:
+    layout = load(LAYOUTS[name])
+    guest, said = qemu((10, 0, 13), (), layout.ram), set[str]()
+    with built_in(guest, layout, 3, build, entries) as (memory, cpu, _, window):
+        leaves = bulk.leaves(memory, cpu.roots)
+        every = of_space(cpu, memory, leaves, window)
+        cases: Cases = every.take(evenly(len(every), 500))
+        found = probes.of_cases(cpu, memory, cases)
+        machine = Machine(cpu.ttbr0, cpu.ttbr1, cpu.tcr, cpu.mair, cpu.sctlr, ram=RAM_BASE)
+        for lane in range(len(cases)):
+            way, octets = cases.stated(lane), memory.octets
+            asked = replace(machine, pan=way.pan, uao=way.uao)
+            address, kind = int(cases.address[lane]), KINDS[way.kind]
+            by = arm64_rules.access(asked, octets, address, kind, way.el0)  # type: ignore[arg-type]
+            told = probes.rules_say(found, lane)
+            if by.esr is not None:
+                assert told.startswith(f"ESR {by.esr:#x}: ") and len(told) > 20
+                said.add("fault")
+                continue
+            slot, now = by.updated or (0, 0)
+            was = memory.load(Physical(slot), 8) if slot else 0
+            assert was is not None
+            marks = [" sets AF"] * (now & ~was != 0) + [" clears AP[2]"] * (was & ~now != 0)
+            assert told.split(",") == [f"reaches {by.physical:#x}", *marks]
+            said.update(marks, ["allowed"])
+    assert said >= {"fault", "allowed", " sets AF"}
 
 
 NARROW = {

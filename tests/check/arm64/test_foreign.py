@@ -3,8 +3,7 @@ it, and by others that do not."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,13 @@ from harness.check.compare import Comparison
 from harness.check.debugger import MONITOR_MEMORY, edges
 from harness.check.layouts import Layout, divided, load, parse, shipped
 from harness.check.translations import GVA2GPA, SAMPLE
-from harness.machine.arm64.processor import MachineInfo
 from harness.paging import bulk
 from harness.paging.address import Physical
 from harness.paging.arm64.cpu import Cpu
 from harness.paging.memory import BufferMemory
-from tests.paging import arm64_rules
+from tests.check.arm64.by_rules import MAX, Monitor
 from tests.paging.arm64_rules import Machine
 
-MAX = MachineInfo((0x32310201126, 0x11010211122, 0x1021011010011011, 0, 0), 0x1221111110212120, 0)
 LAYOUTS = {path.stem: path for path in shipped("arm64")}
 
 STATES = {"EL0 with PAN": 1 << 22, "EL1": 0x5, "EL1 with PAN": 1 << 22 | 0x5}
@@ -34,42 +31,7 @@ ONCE, AGAIN = ((7, 2, 22), (10, 0, 13)), ((10, 1, 0), (11, 1, 3))
 """Versions that ask as the processor alone, and that then ask as EL1 without PAN; of the versions
 between those that were run it is taken that they do as the later one."""
 
-HA, E0PD0, E0PD1 = 1 << 39, 1 << 55, 1 << 56
-
-
-@dataclass
-class Qemu:
-    """A monitor: gva2gpa by the rules, of a load, with AF=0 no fault."""
-
-    machine: Machine
-    memory: BufferMemory
-    cpsr: int
-    version: tuple[int, ...]
-    again: bool
-
-    def engine_in_use(self) -> str:
-        return "tcg"
-
-    def described_registers(self, wanted: Collection[str], vcpu: int | None = None) -> Any:
-        return {"cpsr": self.cpsr}
-
-    def translations(self, addresses: Sequence[int]) -> list[int | None]:
-        return [self._leads(address) for address in addresses]
-
-    def _leads(self, address: int) -> int | None:
-        el0, pan = not self.cpsr >> 2 & 3, bool(self.cpsr >> 22 & 1)
-        asked = replace(self.machine, tcr=self.machine.tcr | HA, pan=pan)
-        found = self._load(asked, address, el0)
-        if found is None and self.again:
-            as_el1 = replace(asked, pan=False)
-            shut = self.machine.tcr & (E0PD1 if address >> 55 & 1 else E0PD0)
-            found = None if shut and el0 else self._load(as_el1, address, el0=False)
-        return found
-
-    def _load(self, machine: Machine, address: int, el0: bool) -> int | None:
-        octets = self.memory.octets
-        found = arm64_rules.access(machine, octets, address, "load", el0)  # type: ignore[arg-type]
-        return found.physical if found.esr is None else None
+E0PD0, E0PD1 = 1 << 55, 1 << 56
 
 
 def built(layout: Layout, levels: int, closed: int = 0) -> tuple[Cpu, BufferMemory]:
@@ -79,9 +41,9 @@ def built(layout: Layout, levels: int, closed: int = 0) -> tuple[Cpu, BufferMemo
     return replace(cpu, tcr=cpu.tcr | closed), memory
 
 
-def qemu(cpu: Cpu, memory: BufferMemory, state: str, version: tuple[int, ...]) -> Qemu:
+def qemu(cpu: Cpu, memory: BufferMemory, state: str, version: tuple[int, ...]) -> Monitor:
     machine = Machine(cpu.ttbr0, cpu.ttbr1, cpu.tcr, cpu.mair, cpu.sctlr, ram=memory.span.first)
-    return Qemu(machine, memory, STATES[state], version, version in AGAIN)
+    return Monitor(machine, memory, STATES[state], version, version in AGAIN)
 
 
 def asked(

@@ -115,3 +115,9 @@ def test_what_is_about_the_address_is_no_entry_s() -> None:
         *(Reason.UNALIGNED, Reason.OUT_OF_RANGE, Reason.EL0_KEPT_OUT),
         *(Reason.HALF_OFF, Reason.ROOT_SIZE),
     }
+
+
+def test_a_pointer_to_data_is_asked_about_without_its_tag() -> None:
+    cpu = Cpu.of(Half("4K", 39, 0, tbi=True, tbid=True), Half("4K", 39, 0))
+    assert ASKED.pointed(cpu, Virtual(0x5A00_0000_0000_1234)) == 0x1234
+    assert ASKED.pointed(cpu, Virtual(0x5A80 << 48 | 0x1234)) == 0x5A80 << 48 | 0x1234

@@ -10,6 +10,7 @@ from itertools import product
 import pytest
 
 from harness.inspect import architecture, decode
+from harness.inspect.arm64 import decode as decoded
 from harness.inspect.arm64 import linux, memory_type
 from harness.inspect.arm64.mode import MODES, assumed, in_mode
 from harness.inspect.arm64.registers import read as read_register
@@ -297,3 +298,59 @@ def test_linux_finds_the_page_of_prot_none_in_bits_47_to_12() -> None:
     [part] = [part for part in found.parts if part.name == "address"]
     assert (part.mask, part.value) == (((1 << 36) - 1) << 12, ((1 << 36) - 1) << 12)
     assert "0xfffffffff000" in part.meaning
+
+
+@pytest.mark.parametrize(("mode", "level"), [("4k-52", 3), ("16k-52", 2), ("64k-52", 2)])
+def test_the_contiguous_bit_is_ignored_where_there_are_no_groups(mode: str, level: int) -> None:
+    """There are none of 512G, of 64G and of 4T ("The Contiguous bit")."""
+    assert (
+        parts(1 << 52 | 1 << 10 | 1, level, mode)["Contiguous"].meaning == "ignored at this level"
+    )
+    assert "32" in parts(1 << 52 | 1 << 10 | 1, 1, "16k-52")["Contiguous"].meaning
+
+
+def test_what_is_checked_is_not_said_to_be_unchecked() -> None:
+    for cpu in states():
+        for level in cpu.format.levels:
+            for shape in level.shapes:
+                assert not decoded.unchecked(shape) & (shape.reserved_mask | shape.address_mask)
+
+
+@pytest.mark.parametrize("given", [{}, {"mair": 0}, {"tcr": 0}, {"tcr": 0, "mair": 0}])
+def test_what_is_not_given_of_a_mode_is_assumed(given: dict[str, int]) -> None:
+    tcr, mair = "TCR_EL1.HA=0", "MAIR_EL1=0x40044ffff, as Linux has it (--mair)"
+    found = list(assumed(in_mode("4k", given), given, ()))
+    assert len(found) == ("tcr" not in given) + ("mair" not in given)
+    assert any(tcr in one for one in found) == ("tcr" not in given)
+    assert (mair in found) == ("mair" not in given)
+
+
+@pytest.mark.parametrize("bits", [1 << 41, 1 << 42, 3 << 41, 0])
+def test_tables_withhold_no_rights_where_tcr_says_so_of_both_halves(bits: int) -> None:
+    """HPD0 and HPD1 are bits 41 and 42; a mode has halves that are alike."""
+    cpu, given = in_mode("4k", {"tcr": bits}), {"tcr": bits, "mair": 0}
+    assert [half.hpd for half in (cpu.low, cpu.high) if half] == [bits == 3 << 41] * 2
+    said = "tables withhold rights: TCR_EL1 says so of one half alone (HPD0, HPD1)"
+    assert list(assumed(cpu, given, ())) == [said] * (bits in (1 << 41, 1 << 42))
+
+
+@pytest.mark.parametrize(
+    ("raw", "level", "free", "res0"),
+    [
+        (3, 1, {*range(2, 12), *range(52, 59)}, {*range(48, 52)}),
+        (3, 0, {*range(55, 59)}, {48, 49}),
+        (1, 1, {*range(55, 59)}, {*range(12, 16), *range(17, 21), 48, 49}),
+    ],
+    ids=["table", "page", "block of 2M"],
+)
+def test_bits_that_mean_nothing_are_the_manual_s(
+    raw: int, level: int, free: set[int], res0: set[int]
+) -> None:
+    """Of 4K and 48 bits ("Translation table descriptor formats")."""
+    found = decode.read(in_mode("4k", {}), raw, level).parts
+    told = {why: set[int]() for why in ("free for software", "RES0, and not checked")}
+    for part in found:
+        if part.role in (Role.IGNORED, Role.UNCHECKED) and part.reason in told:
+            told[part.reason] |= {bit for bit in range(64) if part.mask >> bit & 1}
+    assert told["free for software"] == free
+    assert told["RES0, and not checked"] - {63} == res0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.inspect.arm64.entries import Tables, cpu_of, registers_of, snapshot
-from harness.inspect.snapshot import QuestionError
+from harness.inspect.snapshot import QuestionError, SourceError
 from tests.cli.commands import run
 
 TCR = "0x580100010"
@@ -83,3 +83,5 @@ def test_tcr_that_is_given_counts_in_place_of_what_is_printed() -> None:
     assert 0x9000 not in (given.cpu.ttbr0, given.cpu.ttbr1)
     one = snapshot("made", pairs, 0x400123, {"tcr": int(TCR, 16), "ttbr0": 0x7000})
     assert one.cpu.ttbr0 == 0x7000
+    with pytest.raises(SourceError, match="nothing says how addresses are translated: add --tcr"):
+        snapshot("made", pairs, 0x400123, {})

@@ -197,6 +197,20 @@ def test_a_new_page_is_of_normal_memory() -> None:
             assert one.missing.entries[-1].bits >> 2 & 7 == index
 
 
+@pytest.mark.parametrize(
+    ("raw", "changed"), [(LEAF, 1 << 54), (LEAF | 1 << 6 | 1 << 54, 1 << 6)], ids=["EPAN", "PAN"]
+)
+def test_what_pan_keeps_away_is_taken_from_el0(raw: int, changed: int) -> None:
+    """AP[1] of what EL0 reaches; UXN, by EPAN, of what it can only execute."""
+    cpu = Cpu.of(Half("4K", 39, TABLE), None, pan=True, epan=True)
+    read = Access(Kind.READ, el0=False)
+    found = remedies(cpu, tables(cpu, LOW, -1, -1, raw), LOW, read)
+    entries = [[change.old ^ change.new for change in one.entries] for one in found if one.entries]
+    assert entries == [[changed]]
+    settings = [[setting.name for setting in one.settings] for one in found if one.settings]
+    assert settings == [["PSTATE.PAN"], ["SCTLR_EL1.EPAN"]][: 1 + (raw == LEAF)]
+
+
 def test_a_tag_counts_where_the_processor_has_it_count() -> None:
     """With TBI0=1 and TBID0=1 in fetches alone: there is no remedy then but the address."""
     cpu = Cpu.of(Half("4K", 39, TABLE, tbi=True, tbid=True), None)
@@ -311,6 +325,23 @@ def test_every_fault_status_code_is_told_as_the_manual_has_it() -> None:
         assert status_text(0x20 << 26 | code) == f"instruction abort, {said}"
 
 
+@pytest.mark.parametrize("exception", [0x20, 0x21, 0x24, 0x25])
+@pytest.mark.parametrize("flags", range(4))
+def test_whether_it_was_a_write_is_told_of_data_that_no_maintenance_touched(
+    exception: int, flags: int
+) -> None:
+    """WnR is bit 6 of ESR_EL1 and CM bit 8, both of data aborts alone."""
+    write, maintained = flags & 1, flags >> 1
+    first, *said = seen(hex(exception << 26 | 1 << 25 | write << 6 | maintained << 8 | 7)).said
+    assert first == f"EC {exception:#x}: taken from EL{exception & 1}"
+    if exception < 0x24:
+        assert not said
+    elif maintained:
+        assert said == ["CM=1: an instruction that maintains caches, or AT; WnR says nothing of it"]
+    else:
+        assert said == [f"WnR={write}: a {'write' if write else 'read'}"]
+
+
 def test_flags_of_a_syndrome_are_told() -> None:
     maintained = seen("0x96000147")
     assert [str(one) for one in maintained.accesses] == ["EL1 read", "EL1 write"]
@@ -353,6 +384,26 @@ def test_what_tables_deny_otherwise_is_not_said_to_have_been_given_since() -> No
     assert not any("rights were given since" in s for s in said)
     external = compare(absent, seen("0x96000010"), LOW).explanations
     assert "memory refused it, at a table on the way, of which tables say nothing" in external
+
+
+@pytest.mark.parametrize("status", range(64))
+def test_what_no_table_gives_is_put_down_to_what_can_give_it(status: int) -> None:
+    """Of a page that the access may reach: memory, the TLB, or nothing that is known."""
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    snapshot = Snapshot("", cpu, tables(cpu, LOW, -1, -1, LEAF), None)
+    said = compare(snapshot, seen(hex(0x25 << 26 | 1 << 25 | status)), LOW).explanations
+    memory = status in (
+        0b010000,
+        0b010001,
+        0b011000,
+        0b011011,
+        *range(0b011100, 0b100000),
+        0b101000,
+    )
+    assert any("memory refused it, at 0x80000123" in one for one in said) == memory
+    assert any("break-before-make" in one for one in said) == (status == 0b110000)
+    unknown = status not in DFSC or status in (0b110001, 0b110100, 0b110101)
+    assert any("none that tables give" in one for one in said) == unknown
 
 
 def test_an_overlay_that_withheld_a_right_is_why_tables_do_not_give_the_abort() -> None:

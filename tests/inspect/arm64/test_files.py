@@ -181,7 +181,9 @@ def test_memory_in_which_linux_left_it_needs_no_options(tmp_path: Path) -> None:
 # ---- cores ----
 
 
-def core(machine: int, text: bytes = b"", width: int = 64, order: str = "<") -> bytes:
+def core(
+    machine: int, text: bytes = b"", width: int = 64, order: str = "<", virtual: int = BASE
+) -> bytes:
     """A core with a page of memory at BASE that holds a note."""
     notes = note(text) if text else b""
     size = 64 + 2 * 56
@@ -193,7 +195,9 @@ def core(machine: int, text: bytes = b"", width: int = 64, order: str = "<") -> 
     )
     segments = struct.pack(f"{order}IIQQQQQQ", 4, 0, size, 0, 0, len(notes), len(notes), 0)
     at = size + len(notes)
-    segments += struct.pack(f"{order}IIQQQQQQ", 1, 0, at, BASE, BASE, len(memory), len(memory), 0)
+    segments += struct.pack(
+        f"{order}IIQQQQQQ", 1, 0, at, virtual, BASE, len(memory), len(memory), 0
+    )
     return head + segments + notes + bytes(memory)
 
 
@@ -204,6 +208,11 @@ def test_a_core_takes_registers_from_options_or_its_vmcoreinfo(tmp_path: Path) -
     given = ("--ttbr1", f"{BASE:#x}", "--tcr", f"{TCR:#x}")
     code, out, _ = run("dump", "--core", "core", *given, cwd=tmp_path)
     assert code == 0 and "Nothing is mapped; the space has 1 table." in out
+    said = "the core was written with -p, so that memory which the guest does not map is missing"
+    assert said not in out
+    (tmp_path / "core").write_bytes(core(183, virtual=BASE + 0x1000))
+    code, out, _ = run("dump", "--core", "core", *given, cwd=tmp_path)
+    assert code == 0 and said in out
     (tmp_path / "core").write_bytes(core(183, VMCOREINFO))
     code, out, _ = run("dump", "--core", "core", cwd=tmp_path)
     assert code == 0 and "by its VMCOREINFO (--ttbr1 0x40003000" in out

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness.inspect import architecture
+from harness.inspect.arm64.lint import needs
 from harness.inspect.find import addresses, shared
 from harness.inspect.graph import RowKind, read
 from harness.inspect.lint import Broken, lint
@@ -20,7 +21,7 @@ from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.arm64.access import Access, Allowed, Kind, outcome
-from harness.paging.arm64.cpu import Cpu, Half, Sctlr, Tcr
+from harness.paging.arm64.cpu import Cpu, Features, Half, Sctlr, Tcr
 from harness.paging.entry import Absent
 from harness.paging.memory import BufferMemory
 from harness.paging.walk import walk
@@ -174,6 +175,53 @@ def test_fields_of_tcr_that_come_to_nothing_are_named(bits: int, said: str) -> N
     of = replace(of, cpu=replace(of.cpu, tcr=of.cpu.tcr | bits))
     (finding,) = found(of)["tcr-reserved"].findings
     assert finding.detail.startswith(said)
+
+
+EVERYTHING, RES0 = Features(), 1 << 6 | 1 << 35
+
+
+@pytest.mark.parametrize(
+    ("bits", "features", "granule", "said"),
+    [
+        (0, EVERYTHING, "4K", None),
+        (Tcr.HA, EVERYTHING, "4K", None),
+        (Tcr.HA | Tcr.HD, EVERYTHING, "4K", None),
+        (Tcr.HD, EVERYTHING, "4K", "HD=1 comes to nothing with HA=0"),
+        (Tcr.HA, Features(hafdbs=0), "4K", "HA=1 comes to nothing on this processor"),
+        (Tcr.HA, Features(hafdbs=1), "4K", None),
+        (Tcr.DS, EVERYTHING, "4K", None),
+        (Tcr.DS, Features(lpa2=frozenset()), "4K", "DS=1 comes to nothing on this processor"),
+        (Tcr.DS, EVERYTHING, "64K", "DS=1 comes to nothing for TG{}: pages of 64K"),
+        (1 << 6, EVERYTHING, "4K", "TCR_EL1 has 0x40, which is RES0"),
+        (RES0, EVERYTHING, "4K", "TCR_EL1 has 0x800000040, which is RES0"),
+        (1 << 12 | 1 << 28, EVERYTHING, "4K", "SH{}=1 is reserved"),
+        (2 << 12 | 3 << 28, EVERYTHING, "4K", None),
+        (3 << 51, EVERYTHING, "4K", "TBID{0}=1 comes to nothing with TBI{0}=0"),
+        (3 << 51 | 3 << 37, EVERYTHING, "4K", None),
+        (3 << 37, EVERYTHING, "4K", None),
+    ],
+)
+@pytest.mark.parametrize("halves", [(True, True), (True, False), (False, True)])
+def test_each_field_of_tcr_is_held_against_the_others(
+    halves: tuple[bool, bool], bits: int, features: Features, granule: str, said: str | None
+) -> None:
+    """What is of one half is said of those that are on, with their addresses."""
+    own = [Half(granule, 42, 0) if on else None for on in halves]
+    plain = Cpu.of(*own, features=features)
+    cpu = replace(plain, tcr=plain.tcr | bits)
+    found = list(needs(Snapshot("", cpu, BufferMemory(bytes(8)), None)))
+    if said is None:
+        assert not found
+    elif "{" not in said:
+        [one] = found
+        assert one.detail.startswith(said) and one.where == Span.of(0, 1 << 64)
+    else:
+        numbers = [number for number in (0, 1) if halves[number]]
+        assert len(found) == len(numbers)
+        for one, number in zip(found, numbers, strict=True):
+            assert one.detail.startswith(said.format(number))
+            first = (1 << 64) - (1 << 42) if number else 0
+            assert one.where == Span.of(first, 1 << 42)
 
 
 def two_formats(low: dict[int, int], high: dict[int, int]) -> Snapshot:

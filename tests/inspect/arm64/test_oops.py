@@ -12,7 +12,7 @@ import pytest
 
 from harness.inspect.arm64 import oops
 from harness.inspect.arm64.entries import Tables
-from harness.inspect.oops import Report, architecture_of
+from harness.inspect.oops import LONGEST_REPORT, Report, architecture_of
 from harness.inspect.snapshot import QuestionError
 from tests.cli.commands import run
 from tests.inspect.arm64 import oopses
@@ -87,6 +87,29 @@ def test_the_first_of_several_reports_is_read_and_the_others_are_counted() -> No
     [said] = oops.read(oopses.KERNELS + oopses.NULL + oopses.FETCH).notes
     assert "2" in said
     assert oops.read(oopses.KERNELS + oopses.NULL).address == SAID["KERNELS"]["address"]
+
+
+def test_a_report_begins_where_anything_of_it_is_first_told() -> None:
+    """Behind any number of lines of others: at its entries, its tables or its ESR."""
+    lines = oopses.KERNELS.splitlines(keepends=True)
+    entries = next(number for number, line in enumerate(lines) if "pgd=" in line)
+    for first in (entries - 1, entries, entries + 1):
+        left, others = "".join(lines[first:]), "usb 1-1: new device\n" * LONGEST_REPORT
+        report = oops.read(others + left)
+        assert report.code == 0x9600_004F
+        assert (report.mode is None) == (first > entries - 1)
+        assert bool(report.entries) == (first <= entries) and report == oops.read(left)
+
+
+def test_the_last_of_the_aborts_that_qemu_logs_is_taken_and_they_are_counted() -> None:
+    again = oopses.QEMU.replace("0x96000045", "0x96000046")
+    for text, what, code in (
+        (oopses.QEMU, "An abort in QEMU's log", 0x9600_0045),
+        (oopses.QEMU + again, "The last of 2 aborts in a log of QEMU", 0x9600_0046),
+        (oopses.QEMU + again + oopses.QEMU, "The last of 3 aborts in a log of QEMU", 0x9600_0045),
+    ):
+        report = oops.read(text)
+        assert (report.what, report.code) == (what, code)
 
 
 def test_a_processor_of_a_report_has_its_tables_or_the_usual() -> None:

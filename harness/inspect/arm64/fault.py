@@ -240,16 +240,15 @@ def _gives(answer: Outcome, fault: SeenFault, far: Virtual) -> bool:
 def _otherwise(snapshot: Snapshot, fault: SeenFault, one: Explanation) -> Iterator[str]:
     """With which other bits of its registers the processor would raise the abort."""
     cpu, far = snapshot.cpu, one.translation.asked
-    keeps, sets, hafdbs = cpu.keeps_dirty_state, cpu.sets_access_flag, cpu.features.hafdbs
-    tried = [
-        ("PSTATE.PAN", "pstate", cpu.pan, {"pan": not cpu.pan}, cpu.features.pan > 0),
-        ("SCTLR_EL1.WXN", "sctlr", cpu.wxn, {"sctlr": cpu.sctlr ^ Sctlr.WXN}, True),
-        ("TCR_EL1.HA", "tcr", sets, {"tcr": cpu.tcr ^ Tcr.HA}, hafdbs > 0),
-        ("TCR_EL1.HD", "tcr", keeps, {"tcr": cpu.tcr ^ Tcr.HD}, hafdbs > 1),
+    keeps, sets = cpu.keeps_dirty_state, cpu.sets_access_flag
+    tried: list[tuple[str, str, bool, dict[str, int]]] = [
+        ("SCTLR_EL1.WXN", "sctlr", cpu.wxn, {"sctlr": cpu.sctlr ^ Sctlr.WXN}),
+        ("TCR_EL1.HA", "tcr", sets, {"tcr": cpu.tcr ^ Tcr.HA}),
+        ("TCR_EL1.HD", "tcr", keeps, {"tcr": cpu.tcr ^ Tcr.HD}),
     ]
-    for name, option, is_set, changed, has in tried:
-        if not has:
-            continue
+    if cpu.features.pan:
+        tried.append(("PSTATE.PAN", "pstate", cpu.pan, {"pan": not cpu.pan}))
+    for name, option, is_set, changed in tried:
         there = outcome(replace(cpu, **changed), snapshot.memory, far, one.access)
         if _gives(there, fault, far):
             yield (

@@ -97,7 +97,10 @@ class ByRules:
 
     version  of the QEMU that it is taken for
     departs  in what it departs from the rules
+    last     what came of the last access
     """
+
+    last: Answer
 
     engine = TCG
 
@@ -183,6 +186,7 @@ class ByRules:
             )
         elif found.updated:
             self._store(*found.updated)
+        self.last = found
         result["completed"] = found.esr is None
         result["elr"] = LEFT_OVER
         if found.esr is not None:

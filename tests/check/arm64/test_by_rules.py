@@ -17,9 +17,14 @@ import pytest
 from harness.check.arm64 import at, probes, quirks
 from harness.check.arm64.cases import WAYS, Cases, Stated, each, of_places, of_space
 from harness.check.arm64.layouts import build, features_of
-from harness.check.arm64.matrix.families import families
+from harness.check.arm64.matrix.chain import Chain
+from harness.check.arm64.matrix.families import families, lanes
+from harness.check.arm64.matrix.judged import expected
 from harness.check.arm64.matrix.run import Work, tried_on
 from harness.check.arm64.matrix.setting import MODES, Control, Setting
+from harness.check.arm64.matrix.verdicts import expected_text, observed_text
+from harness.check.arm64.replay import MatrixCase
+from harness.check.arm64.replay import _of_matrix as of_matrix
 from harness.check.arm64.validate import compare_one, compare_space, state_of
 from harness.check.arm64.window import entries
 from harness.check.compare import EXAMPLES, PROBE, Comparison
@@ -308,6 +313,34 @@ def saying(results: npt.NDArray[np.void], **fields: int) -> npt.NDArray[np.void]
     return results
 
 
+@pytest.mark.parametrize("bit", [0, 1, 6, 7, 9, 11, 12, 30, 47, 48, 51, 52, 56, 63])
+def test_par_is_held_to_the_address_or_the_fault_alone(bit: int) -> None:
+    """PA is bits 51:12 of PAR_EL1, FST bits 6:1 of one with F=1, bit 0."""
+    layout = load(LAYOUTS["rights"])
+    guest = qemu((10, 0, 13), (), layout.ram)
+    with built_in(guest, layout, 3, build, entries) as (memory, cpu, _, window):
+        leaves = bulk.leaves(memory, cpu.roots)
+        cases = of_space(cpu, memory, leaves.take(~within(leaves.virtual, window)), window)
+        cases = cases.take(evenly(len(cases), 90))
+        asked = cases.take(np.isin(cases.kind, at.KINDS))
+        faults = int((probes.of_cases(cpu, memory, asked).reason != 0).sum())
+        assert 3 < faults < len(asked) - 3
+        guest.tampered = lambda results: with_bit(results, bit)
+        found = at.ask_at(guest, state_of(cpu, window), cpu, memory, cases)
+        assert found.compared == len(asked)
+        wrong = {0: len(asked), **dict.fromkeys(range(1, 7), faults)}
+        wrong |= dict.fromkeys(range(12, 52), len(asked) - faults)
+        assert found.disagreed == wrong.get(bit, 0)
+        for one in found.disagreements:
+            assert one.observed.startswith("PAR 0x") and one.observed.endswith(", ESR 0x0")
+            assert one.access in {asked.stated(lane) for lane in range(len(asked))}
+
+
+def with_bit(results: npt.NDArray[np.void], bit: int) -> npt.NDArray[np.void]:
+    results["data"] ^= np.uint64(1 << bit)
+    return results
+
+
 def test_the_words_and_the_code_of_places_are_tried_in_every_way() -> None:
     places = np.array([0x8765_4321_0000_1239, 0x8765_4321_0000_123F, 0x1FFF, 0x5008], np.uint64)
     made = of_places(places, Span(0x5000, 0x5FFF))
@@ -413,6 +446,55 @@ def test_each_departure_is_told_by_its_quirk_alone(name: str, version: tuple[int
         assert bool(with_it.comparison.disagreed) is has
         assert not without.comparison.disagreed
         assert with_it.comparison.disagreed == with_it.disagreed.total()
+
+
+@pytest.mark.parametrize(("mode", "name"), [("4k", "DEVICE_ALIGNED"), ("64k", "SIZE_64K")])
+def test_cases_are_put_into_words_and_asked_again(mode: str, name: str) -> None:
+    """What is expected by the rules, what was seen, and the same of a case that is replayed."""
+    version, said = (7, 2, 22), {"engine": "tcg", "qemu": "7.2.22", "expected": "", "observed": ""}
+    guest, opposite = qemu(version, DEPARTS[version]), Never(version, DEPARTS[version])
+    shown, (_, family, where) = set[str](), SHOWN[name]
+    for part in (*work(mode, version)[::3], *those(family, where, mode, version)[:4]):
+        setting, control, chain = (
+            part.family.setting,
+            part.control,
+            Chain(guest, part.family.setting),
+        )
+        made, cpu = lanes(part.family, chain, control, part.numbers[:3]), chain.cpu(control)
+        wanted = expected(setting, control, cpu, made, quirks.judged_of("tcg", version))
+        for lane in range(len(made)):
+            case = MatrixCase.of(setting, control, made, lane, values="", **said)
+            found = of_matrix(guest, case)
+            assert (found.compared, found.disagreed) == (1, 0)
+            shown |= found.quirks.keys()
+            [wrong] = of_matrix(opposite, case).disagreements  # type: ignore[arg-type]
+            assert wrong.expected == expected_text(made, wanted, lane)
+            assert wrong.address == case.address
+            assert wrong.observed.startswith("made, ESR" if not wanted.made[lane] else "not made, ")
+            words = [int(word, 16) for word in wrong.expected.split("descriptors ")[1].split()]
+            by = guest.last
+            if by.updated:
+                slots = chain.slots(wanted.found.walks.address[lane : lane + 1])[:, 0].tolist()
+                level = slots.index(by.updated[0])
+                assert words.pop(level) == by.updated[1]
+                assert words == [one for n, one in enumerate(case.words) if n != level]
+            else:
+                assert words == list(case.words)
+            if by.esr is None:
+                assert wrong.expected.startswith(f"reaches {by.physical:#x}; ")
+            else:
+                assert wrong.expected.startswith(f"ESR {by.esr:#x}, FAR {by.far:#x}: ")
+    assert shown == {getattr(quirks, name).name}
+
+
+def test_what_was_seen_is_put_into_words() -> None:
+    result = np.zeros(1, qemu((7, 2, 22), ()).image.result_dtype)[0]
+    result["after"][:3] = 0x11, 0x22, 0x33
+    assert observed_text(result, 2) == "not made, no exception, data 0x0; descriptors 0x11 0x22"
+    for name, value in {"esr": 1, "far": 2, "elr": 3, "data": 4, "completed": 1}.items():
+        result[name] = value
+    words = "made, ESR 0x1, FAR 0x2, ELR 0x3, data 0x4; descriptors 0x11"
+    assert observed_text(result, 1) == words
 
 
 def test_the_engine_and_its_version_are_in_each_report() -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.inspect.arm64.asked import ASKED
 from harness.inspect.arm64.decode import GROUP
+from harness.paging import bulk
 from harness.paging.address import Span, Virtual
-from harness.paging.arm64.access import Access, Kind, Reason
+from harness.paging.arm64.access import Access, Allowed, Fault, Kind, Reason, outcome
+from harness.paging.arm64.bulk import REASONS
 from harness.paging.arm64.cpu import Cpu, Half
 from harness.paging.arm64.formats import GRANULES
+from tests.inspect.arm64.test_fault import ACCESSES, states, tables, ways
 
 CPU = Cpu.of(Half("4K", 39, 0), Half("64K", 52, 0), output_bits=52)
 
@@ -121,3 +126,24 @@ def test_a_pointer_to_data_is_asked_about_without_its_tag() -> None:
     cpu = Cpu.of(Half("4K", 39, 0, tbi=True, tbid=True), Half("4K", 39, 0))
     assert ASKED.pointed(cpu, Virtual(0x5A00_0000_0000_1234)) == 0x1234
     assert ASKED.pointed(cpu, Virtual(0x5A80 << 48 | 0x1234)) == 0x5A80 << 48 | 0x1234
+
+
+@pytest.mark.parametrize("mair", [(1 << 64) - 1, 0], ids=["Normal", "Device"])
+def test_all_rows_are_judged_as_one_access_is(mair: int) -> None:
+    seen = set[bool]()
+    for plain, address in states():
+        cpu = replace(plain, mair=mair)
+        for raws in ways(cpu, 2):
+            memory = tables(cpu, address, *raws)
+            walks = bulk.walk(memory, cpu.roots, np.array([address], np.uint64))
+            for usual in ACCESSES:
+                for aligned in (True,) if usual.kind is Kind.FETCH else (True, False):
+                    access = replace(usual, aligned=aligned)
+                    pointer = Virtual(address if aligned else address | 1)
+                    answer = outcome(cpu, memory, pointer, access)
+                    [allowed], _, [reason] = ASKED.judged(cpu, walks, access)
+                    assert allowed == isinstance(answer, Allowed), (cpu, raws, access)
+                    told = REASONS[reason]
+                    assert told == (answer.reason if isinstance(answer, Fault) else None)
+                    seen.add(told is Reason.ALIGNMENT)
+    assert seen == ({False} if mair else {False, True})

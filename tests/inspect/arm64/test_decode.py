@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from itertools import product
 
+import numpy as np
 import pytest
 
 from harness.inspect import architecture, decode
@@ -130,6 +131,7 @@ def test_types_and_addresses_are_those_of_the_manual(
 def test_memory_types_are_those_of_mair(octet: int, name: str) -> None:
     cpu = Cpu.of(Half("4K", 48, 0), None, mair=octet << 24)
     found = memory_type.types(None, cpu)
+    assert len(found) == len(memory_type.AT_RESET) == 8
     assert found[3] == name and found[0] == "nGnRnE"
     assert memory_type.name_of(octet) in memory_type.NAMES or name.startswith("0x")
 
@@ -354,3 +356,76 @@ def test_bits_that_mean_nothing_are_the_manual_s(
             told[part.reason] |= {bit for bit in range(64) if part.mask >> bit & 1}
     assert told["free for software"] == free
     assert told["RES0, and not checked"] - {63} == res0
+
+
+def test_bits_beyond_the_output_size_fault_if_set() -> None:
+    half = Half("4K", 48, 0)
+    cpu = Cpu.of(half, half, output_bits=40)
+    for raw, level in ((0x3 | 1 << 42, 2), (0x3 | 1 << 42, 0), (0x1 | 1 << 42, 1)):
+        for value, said in ((raw, "an address size fault"), (raw & 3, "must be 0")):
+            [part] = [
+                part for part in decode.read(cpu, value, level).parts if part.role is Role.RESERVED
+            ]
+            assert (part.high, part.low, part.name) == (47, 40, "address")
+            assert part.meaning.endswith(f": {said}")
+
+
+@pytest.mark.parametrize(
+    ("raw", "level", "called", "type"),
+    [
+        (0, 0, "invalid descriptor", "invalid: a translation fault"),
+        (2, 2, "invalid descriptor", "invalid: a translation fault"),
+        (1, 0, "invalid descriptor", "reserved at this level: a translation fault"),
+        (1, 3, "invalid descriptor", "reserved at this level: a translation fault"),
+        (3, 0, "page descriptor", "a page"),
+        (1, 1, "block descriptor", "a block"),
+        (1, 2, "block descriptor", "a block"),
+        (3, 1, "table descriptor", "a table"),
+        (3, 3, "table descriptor", "a table"),
+    ],
+)
+def test_descriptors_are_called_as_the_manual_does(
+    raw: int, level: int, called: str, type: str
+) -> None:
+    found = decode.read(in_mode("4k", {}), raw, level)
+    assert found.table == called
+    assert parts(raw, level)["type"].meaning == type
+
+
+def half_of(bits: int) -> str:
+    """Attr<n>[7:4], and [3:0] but for 0: 00RW and 10RW are write-through, 0100 is non-cacheable,
+    01RW and 11RW are write-back."""
+    return "NC" if bits == 0b0100 else ("WT", "WB")[bits >> 2 & 1]
+
+
+@pytest.mark.parametrize("octet", range(256))
+def test_every_byte_of_mair_is_called_as_the_manual_has_it(octet: int) -> None:
+    outer, inner = octet >> 4, octet & 15
+    xs = octet in (0b0100_0000, 0b1010_0000) or (outer == 0 and inner & 3 == 1)
+    if outer == 0:
+        device = ("nGnRnE", "nGnRE", "nGRE", "GRE")[inner >> 2]
+        name = device if inner & 2 == 0 else f"{octet:#04x}"
+    elif inner == 0:
+        tagged = {0b0100: "NC", 0b1010: "WT", 0b1111: "WB, tagged"}
+        name = tagged.get(outer, f"{octet:#04x}")
+    else:
+        one, two = half_of(inner), half_of(outer)
+        name = one if one == two else f"{one}/{two}"
+    assert memory_type.name_of(octet) == name
+    assert memory_type.described(octet) == name + ", XS=0 (FEAT_XS)" * xs
+    assert (name in memory_type.UNCACHED) == ((outer == 0 and not inner & 2) or name == "NC")
+    assert (name in memory_type.NAMES) != name.startswith("0x")
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_attrindx_is_bits_4_to_2_of_a_page(index: int) -> None:
+    for level in decode.levels_of(CPU):
+        here = CPU.format.levels[level]
+        bits, raw = here.bits, ~(7 << 2) & (1 << 64) - 1 | index << 2
+        has = "AttrIndx" in bits
+        assert memory_type.index_of(bits, raw) == index * has
+        [found] = memory_type.index(here, np.array([raw], np.uint64)).tolist()
+        assert found == index * has
+        if has:
+            assert memory_type.selecting(bits, index) == index << 2
+    assert memory_type.index_of({}, raw) == 0

@@ -67,6 +67,16 @@ def test_a_processor_has_the_printed_half_alone(granule: str, width: int, high: 
     assert registers_of(unknown) == {"tcr": cpu.tcr} and cpu_of(unknown).roots
 
 
+def test_tables_that_no_one_names_are_made_up_and_said_to_be() -> None:
+    """Where none of the entries that are given leads, each at an address of its own."""
+    registers = {"tcr": int(TCR, 16), "ttbr0": 0x7000}
+    pairs = (("pmd", 0x9003), ("pte", 0x20000043003FC3))
+    for known, count in ((registers, 2), ({"tcr": registers["tcr"]}, 3)):
+        given = snapshot("made", pairs, 0x400123, known).given
+        assert given is not None and given.levels == {0, 1}
+        assert len(given.unplaced) == count and not {0x9000, 0x7000} & given.unplaced
+
+
 @pytest.mark.parametrize("tables", [Tables("8K", 48, False, 0), Tables("4K", 60, False, 0)])
 def test_tables_that_none_can_be_are_refused(tables: Tables) -> None:
     with pytest.raises(QuestionError, match="no processor has such tables: "):

@@ -19,7 +19,7 @@ from harness.inspect.remedy import Remedy
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Virtual
 from harness.paging.arm64.access import Access, Allowed, Fault, Kind, Reason, outcome
-from harness.paging.arm64.cpu import Cpu, Half, Sctlr
+from harness.paging.arm64.cpu import Cpu, Features, Half, Sctlr
 from harness.paging.memory import BufferMemory
 from harness.report.fault import explanation_lines, remedy_lines
 
@@ -195,6 +195,7 @@ def test_a_new_page_is_of_normal_memory() -> None:
             (one,) = remedies(cpu, tables(cpu, LOW, 0), LOW, access)
             assert one.missing is not None
             assert one.missing.entries[-1].bits >> 2 & 7 == index
+            assert one.missing.entries[-1].bits >> 8 & 3 == 3  # SH: inner shareable
 
 
 @pytest.mark.parametrize(
@@ -209,6 +210,13 @@ def test_what_pan_keeps_away_is_taken_from_el0(raw: int, changed: int) -> None:
     assert entries == [[changed]]
     settings = [[setting.name for setting in one.settings] for one in found if one.settings]
     assert settings == [["PSTATE.PAN"], ["SCTLR_EL1.EPAN"]][: 1 + (raw == LEAF)]
+
+
+def test_a_new_page_of_52_bits_has_no_bits_of_another_s_address() -> None:
+    """With TCR_EL1.DS=1 bits 9:8, which are SH, hold bits 51:50 of it."""
+    cpu = Cpu.of(Half("4K", 52, TABLE), None, output_bits=52, ds=True)
+    (one,) = remedies(cpu, tables(cpu, LOW, 0), LOW, Access(Kind.READ, el0=False))
+    assert one.missing is not None and not one.missing.entries[-1].bits >> 8 & 3
 
 
 def test_a_tag_counts_where_the_processor_has_it_count() -> None:
@@ -343,6 +351,7 @@ def test_whether_it_was_a_write_is_told_of_data_that_no_maintenance_touched(
 
 
 def test_flags_of_a_syndrome_are_told() -> None:
+    assert seen("9600004f").syndrome == seen("0x9600004f").syndrome == 0x9600_004F
     maintained = seen("0x96000147")
     assert [str(one) for one in maintained.accesses] == ["EL1 read", "EL1 write"]
     assert any(one.startswith("CM=1") for one in maintained.said)
@@ -460,12 +469,39 @@ def test_why_an_abort_is_not_given_is_said() -> None:
     assert any(pan in s for s in said)
     assert any("until TLBI" in s for s in said)
     assert any("here TTBR0_EL1 is 0x10000" in s for s in said)
+    upper = Cpu.of(Half("4K", 39, TABLE), Half("4K", 39, TABLE + 0x1000))
+    far = Virtual((1 << 64) - 0x1000)
+    said = compare(Snapshot("", upper, BufferMemory(bytes(8)), None), read, far).explanations
+    assert any("here TTBR1_EL1 is 0x11000" in s for s in said)
     external = compare(snapshot, seen("0x96000010"), LOW).explanations
     assert any("memory refused it, at 0x80000123" in s for s in external)
     hypervisor = compare(snapshot, seen("0x96000087"), LOW).explanations
     assert any("stage 2 denied the walk a table" in s for s in hypervisor)
     write = compare(snapshot, seen("0x9600004f"), LOW, named=[Access(Kind.READ, el0=False)])
     assert write.explanations[0].startswith("EL1 read is allowed there, so that another access")
+
+
+@pytest.mark.parametrize("hafdbs", [0, 1, 2])
+@pytest.mark.parametrize("pan", [0, 1])
+@pytest.mark.parametrize(
+    ("raw", "code", "least", "said"),
+    [
+        (LEAF, "0x8600000f", 0, "EL1 fetch gives it with SCTLR_EL1.WXN=1, and here it is 0"),
+        (LEAF & ~(1 << 10), "0x9600000b", 1, "with TCR_EL1.HA=0, and here it is 1 (--tcr)"),
+        (LEAF | 3 << 6 | 1 << 51, "0x9600004f", 2, "with TCR_EL1.HD=0, and here it is 1 (--tcr)"),
+    ],
+    ids=["WXN", "HA", "HD"],
+)
+def test_with_which_other_bit_the_abort_comes_is_said(
+    raw: int, code: str, least: int, said: str, pan: int, hafdbs: int
+) -> None:
+    """Of bits that the processor has: of others there is no such abort."""
+    cpu = Cpu.of(
+        Half("4K", 39, TABLE), None, ha=True, hd=True, features=Features(pan=pan, hafdbs=hafdbs)
+    )
+    found = compare(Snapshot("", cpu, tables(cpu, LOW, -1, -1, raw), None), seen(code), LOW)
+    assert any(said in one for one in found.explanations) == (hafdbs >= least)
+    assert bool(found.giving) == (hafdbs < least)
 
 
 def test_an_alignment_fault_of_normal_memory_has_reasons_that_can_be() -> None:

@@ -177,6 +177,16 @@ def test_fields_of_tcr_that_come_to_nothing_are_named(bits: int, said: str) -> N
     assert finding.detail.startswith(said)
 
 
+def test_a_block_with_nt_is_one_that_is_being_changed() -> None:
+    """Of blocks alone: bit 16 of a page is of its address (FEAT_BBM)."""
+    of = snapshot({1: PAGE | 1 << 16})
+    blocks = LOW + 0x1000
+    for slot, bit in ((3, 1 << 16), (4, 0), (5, 1 << 16)):
+        raw = 0x8000_0000 + (slot << 21) | AF | RO | UXN | PXN | bit | 1
+        of.memory.store(Physical(blocks + 8 * slot), 8, raw)  # type: ignore[attr-defined]
+    assert found(of)["block-being-changed"].count == 2
+
+
 EVERYTHING, RES0 = Features(), 1 << 6 | 1 << 35
 
 

@@ -139,7 +139,7 @@ def test_a_bit_of_tcr_says_one_thing_clear_and_another_set(
     assert (tcr(field, 0), tcr(field, 1)) == (clear, set_)
 
 
-ADDRESS, ASID = 0x0000_8765_4321_A040, 0x1234
+ADDRESS, ASID = 0x0000_8765_4321_A040, 0x1235
 """A root's table that is aligned to 64 bytes, and an address space."""
 
 
@@ -190,7 +190,7 @@ def test_each_half_has_roots_of_its_own_width() -> None:
 
 
 @pytest.mark.parametrize("a1", [0, 1])
-@pytest.mark.parametrize(("wide", "asid"), [(0, "0x34"), (1, "0x1234")])
+@pytest.mark.parametrize(("wide", "asid"), [(0, "0x35"), (1, "0x1235")])
 def test_the_asid_is_that_of_the_register_that_a1_names(a1: int, wide: int, asid: str) -> None:
     cpu = replace(CPU, tcr=CPU.tcr & ~(1 << 22 | 1 << 36) | a1 << 22 | wide << 36)
     for number in 0, 1:
@@ -207,7 +207,9 @@ def test_a_bit_that_comes_to_nothing_says_so(field: str, needed: str) -> None:
     nothing = f"comes to nothing with {needed}=0"
     assert parts("tcr", own)[field].meaning == nothing
     assert parts("tcr", own | other)[field].meaning == SET[field]
-    assert parts("tcr", 0)[field].meaning not in (nothing, SET[field])
+    clear = parts("tcr", 0)[field].meaning
+    assert clear not in (nothing, SET[field])
+    assert parts("tcr", ~own & (1 << 64) - 1 & ~other)[field].meaning == clear
 
 
 SET = {

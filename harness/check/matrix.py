@@ -69,10 +69,28 @@ class Declared(ABC):
     @property
     def axes(self) -> Mapping[str, Collection[Value]]:
         """The values on every axis under all control states."""
-        axes: dict[str, Collection[Value]] = {name: (one,) for name, one in self.fixed.items()}
-        axes |= {axis.name: axis.values for axis in self.product.axes}
-        states = [control.values() for control in self.controls]
-        return axes | {name: {state[name] for state in states} for name in states[0]}
+        return _Axes(self)
+
+
+class _Axes(Mapping[str, Collection[Value]]):
+    """The values on every axis under all control states, worked out as they are asked for."""
+
+    def __init__(self, family: Declared) -> None:
+        self._family = family
+        self._product = {axis.name: axis.values for axis in family.product.axes}
+
+    def __getitem__(self, name: str) -> Collection[Value]:
+        if name in self._family.fixed:
+            return (self._family.fixed[name],)
+        if name in self._product:
+            return self._product[name]
+        return {control.values()[name] for control in self._family.controls}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._family.fixed, **self._product, **self._family.controls[0].values()})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class _Grid(Mapping[str, npt.NDArray[Any]]):

@@ -235,12 +235,15 @@ class AxesOf(Mapping[str, frozenset[Value]]):
 
     def __init__(self, cases: Iterable[Mapping[str, Collection[Value]]]) -> None:
         self._cases = tuple(cases)
+        self._found = dict[str, frozenset[Value]]()
 
     def __getitem__(self, name: str) -> frozenset[Value]:
-        found = [values[name] for values in self._cases if name in values]
-        if not found:
-            raise KeyError(name)
-        return frozenset().union(*found)
+        if name not in self._found:
+            found = [values[name] for values in self._cases if name in values]
+            if not found:
+                raise KeyError(name)
+            self._found[name] = frozenset().union(*found)
+        return self._found[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(name for values in self._cases for name in values))

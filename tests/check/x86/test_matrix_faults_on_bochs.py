@@ -15,7 +15,15 @@ from harness.check.x86.matrix.stage import MODES, Model
 from harness.machine.errors import Misuse
 from harness.machine.machine import Processor
 from harness.machine.x86.engines import executor
-from tests.check.x86.test_matrix_faults import FAULTS, ON_KVM, ON_OTHERS, PLACES, Bench, disagrees
+from tests.check.x86.test_matrix_faults import (
+    FAULTS,
+    ON_KVM,
+    ON_OTHERS,
+    PLACES,
+    Bench,
+    disagrees,
+    families_made_once,
+)
 from tests.check.x86.test_quirk_plants import PLANTS
 from tests.machine.bochs import PROGRAM, needs_bochs
 
@@ -37,7 +45,7 @@ reserved bits set, so that every access faults whatever else the reference has w
 def bench() -> Iterator[Bench]:
     """A guest for each processor in long mode and in the others, with the chains of its modes."""
     needs_bochs()
-    with ExitStack() as stack, MonkeyPatch.context():
+    with ExitStack() as stack, families_made_once():
         made: dict[tuple[Processor, int], Rig] = {}
 
         def rig(model: Model) -> Rig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Final
@@ -201,9 +202,13 @@ class Control:
     pkru: int = 0
     pkrs: int = 0
 
-    def values(self) -> dict[str, int]:
-        """What it has on its axes."""
+    @cached_property
+    def _values(self) -> dict[str, int]:
         return {axis: int(getattr(self, name)) for name, axis in _AXES}
+
+    def values(self) -> Mapping[str, int]:
+        """What it has on its axes."""
+        return self._values
 
     def shown(self) -> dict[str, str]:
         """The same for people, without keys, CET, LASS, PCIDs and PCD where they play no part."""
@@ -246,10 +251,10 @@ class Change:
     first: Control
     then: Control
 
-    def values(self) -> dict[str, int]:
+    def values(self) -> Mapping[str, int]:
         """What it has on its axes."""
         then = self.then.values()
-        return self.first.values() | {f"then.{name}": value for name, value in then.items()}
+        return {**self.first.values(), **{f"then.{name}": value for name, value in then.items()}}
 
     def shown(self) -> dict[str, str]:
         """The same for people: of the second state, what is another."""

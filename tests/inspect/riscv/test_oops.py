@@ -231,12 +231,12 @@ def test_a_text_that_is_changed_or_cut_is_a_sentence_or_an_answer(name: str) -> 
 @pytest.mark.parametrize(
     "text",
     [
-        oopses.NULL * 4000,
-        oopses.QEMU * 4000,
-        "A" * (8 << 20),
-        ("a" * 4000 + "\n") * 2000,
-        "Unable to handle kernel paging request at virtual" + " " * 4000 + "\n" * 100_000,
-        "[0000000000000368] pgd=0 " * (1 << 17),
+        oopses.NULL * 1000,
+        oopses.QEMU * 1000,
+        "A" * (2 << 20),
+        ("a" * 4000 + "\n") * 500,
+        "Unable to handle kernel paging request at virtual" + " " * 4000 + "\n" * 25_000,
+        "[0000000000000368] pgd=0 " * (1 << 15),
     ],
     ids=range(6),
 )
@@ -245,4 +245,4 @@ def test_a_long_text_takes_little_time(text: str) -> None:
     architecture_of(text)
     with contextlib.suppress(QuestionError):
         oops.read(text)
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < 5

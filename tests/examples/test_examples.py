@@ -101,9 +101,14 @@ def built(project: Path, bug: str = "NONE") -> None:
     assert made.returncode == 0, made.stderr
 
 
+_WITHOUT = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+PYTEST = (sys.executable, "-m", "pytest", *_WITHOUT, "--tb=short")
+"""Without Hypothesis, whose plugin another project need not have."""
+
+
 def pytest_in(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    always = ("-p", "no:cacheprovider", "--pagetable-engine=tcg", "--tb=short")
-    return done(sys.executable, "-m", "pytest", *always, *options, "test_vmm.py", cwd=project)
+    command = (*PYTEST, "--pagetable-engine=tcg", *options, "test_vmm.py")
+    return done(*command, cwd=project)
 
 
 def in_order(lines: list[str], patterns: list[str]) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.examples.test_examples import FLUSHED, HERE, MAPPED, done, in_order
+from tests.examples.test_examples import FLUSHED, HERE, MAPPED, PYTEST, done, in_order
 from tests.machine.riscv.present import QEMU, why_absent
 
 PLANTED = {
@@ -115,10 +114,8 @@ def built(project: Path, bug: str, source: str, target: str, *options: str) -> N
 
 def pytest_in(project: Path, bug: str, *options: str) -> subprocess.CompletedProcess[str]:
     built(project, bug, "vmm.c", "libvmm.so", "-shared", "-fPIC")
-    always = ("-p", "no:cacheprovider", "--pagetable-arch=riscv", "--tb=short")
-    chosen = ("--pagetable-qemu", QEMU)
-    command = (sys.executable, "-m", "pytest", *always, *chosen, *options, "test_vmm.py")
-    return done(*command, cwd=project)
+    chosen = ("--pagetable-arch=riscv", "--pagetable-qemu", QEMU)
+    return done(*PYTEST, *chosen, *options, "test_vmm.py", cwd=project)
 
 
 @pytest.mark.hw

@@ -25,7 +25,7 @@ def outcome(
 ) -> str:
     """What is printed of the one test, which fails, unless it should pass."""
     pytester.makepyfile(TEST.format(command=command, options=options))
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
     result.assert_outcomes(passed=passed, failed=not passed)
     return str(result.stdout)
 

@@ -282,10 +282,10 @@ def alone(report: Report, title: str, given: Mapping[str, int]) -> Snapshot | No
 
 def bare(report: Report, given: Mapping[str, int]) -> tuple[Cpu, Sequence[str]]:
     """A hart in the report's mode, or else in Sv39."""
-    mode = report.mode or Mode.SV39
-    registers = {"satp": Satp(mode, 0).raw, **report.registers, **given}
+    mode, told = report.mode or Mode.SV39, {**report.registers, **given}
+    registers = {"satp": Satp(mode, 0).raw, **told}
     cpu = cpu_of(registers)
-    said = [] if report.mode or "satp" in given else [f"the mode is {mode.value.capitalize()}"]
+    said = [] if report.mode or "satp" in told else [f"the mode is {mode.value.capitalize()}"]
     return cpu, [*said, *assumed_of(cpu, registers, "the text")]
 
 

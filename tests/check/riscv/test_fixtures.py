@@ -42,6 +42,13 @@ def test_a_guest_has_the_memory_that_is_asked_for_and_says_what_it_is(guest: Gue
 
 
 @pytest.mark.hw
+def test_a_root_where_no_tables_can_be_is_refused(guest: Guest) -> None:
+    cpu = Cpu.in_mode(Mode.SV39, guest.ram.base)
+    with pytest.raises(Misuse, match="where there is no memory for tables"):
+        fixtures.compared(guest, fixtures.new_space(guest, 3).memory, cpu, None)
+
+
+@pytest.mark.hw
 @pytest.mark.parametrize("levels", fixtures.LEVELS)
 def test_addresses_are_asked_about_besides_and_a_question_again(guest: Guest, levels: int) -> None:
     assert fixtures.lacking(guest, levels) is None

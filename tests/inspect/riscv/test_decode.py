@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from functools import reduce
 from operator import or_
 
+import numpy as np
 import pytest
 
 from harness.inspect.decode import Reading, Role, levels_of, named, read
 from harness.inspect.riscv import decode as words
+from harness.inspect.riscv import memory_type
 from harness.inspect.snapshot import QuestionError
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
 from harness.paging.riscv.cpu import Cpu, Envcfg, Mode, Satp
+from harness.paging.riscv.formats import A, D, G, R, U, V, W, X
 from harness.report.decode import says
 
 SAMPLES = 80
@@ -115,7 +118,107 @@ def test_every_bit_is_accounted_for_once_and_does_what_is_said_of_it(cpu: Cpu, l
     assert kinds == {Absent, Malformed, Leaf, *([Pointer] if level else [])}
 
 
+NAMED = {
+    **dict(enumerate("VRWXUGAD")),
+    **dict.fromkeys((8, 9), "RSW"),
+    **dict.fromkeys(range(10, 54), "PPN"),
+    **dict.fromkeys(range(54, 61), "reserved"),
+    **dict.fromkeys((61, 62), "PBMT"),
+    63: "N",
+}
+"""The bits of an entry ("Sv39 page table entry")."""
+
+
+@pytest.mark.parametrize(("cpu", "level"), EVERY)
+def test_every_bit_has_the_name_that_the_manual_gives_it(cpu: Cpu, level: int) -> None:
+    section = cpu.mode.value.capitalize()
+    seen = set[str]()
+    for raw in entries(cpu, level):
+        reading, absent = read(cpu, raw, level), not raw & 1
+        assert (reading.level, reading.raw, reading.entry_bytes) == (level, raw, cpu.xlen // 8)
+        assert reading.table == section
+        for part in reading.parts:
+            for bit in range(part.low, part.high + 1):
+                name = NAMED[bit]
+                if absent and bit:
+                    assert part.name == "ignored" and part.role is Role.IGNORED
+                elif part.name == "XWR":  # which are wrong together
+                    assert bit in (1, 2, 3) and not raw & 0xE
+                elif part.name == "ignored":
+                    assert bit in (59, 60) and cpu.svrsw60t59b
+                elif part.name == "reserved" and name == "PPN":
+                    assert part.role is Role.RESERVED
+                else:
+                    assert part.name == name, (hex(raw), bit)
+                means = part.role not in (Role.RESERVED, Role.IGNORED)
+                if means and name in (*"VRWXUG", "PPN", "RSW"):
+                    assert part.section == section
+                seen.add(part.name)
+    assert seen >= {"V", "R", "W", "X", "U", "G", "A", "D", "RSW", "PPN", "ignored"}
+
+
+@pytest.mark.parametrize("cpu", [cpu for mode in Mode for cpu in states(mode)])
+def test_single_bits_say_what_they_give(cpu: Cpu) -> None:
+    for raw in range(1, 256, 2):
+        reading, entry = read(cpu, raw, 0), cpu.format.decode(raw, 0)
+        if not isinstance(entry, Leaf):
+            continue
+        said = {part.name: part.meaning for part in reading.parts}
+        for bit, verb in ((R, "reads"), (W, "writes"), (X, "fetches")):
+            given = said["RWX"[[R, W, X].index(bit)]]
+            assert given.startswith(verb if raw & bit else f"no {verb}")
+        assert said["U"].startswith("for U-mode; S-mode never" if raw & U else "for S-mode alone")
+        assert said["G"].startswith("global" if raw & G else "of one address space")
+        marks = "sets it" if cpu.sets_marks else "faults (Svade)"
+        assert said["A"] == (
+            "used by an access" if raw & A else f"not used since it was cleared: an access {marks}"
+        )
+        assert said["D"] == (
+            "written" if raw & D else f"not written since it was cleared: a write {marks}"
+        )
+        assert said["V"] == "valid"
+    assert read(cpu, 0, 0).parts[-1].meaning == "not valid: every access faults"
+    for global_ in (0, G):
+        pointer = {part.name: part.meaning for part in read(cpu, global_ | V, 1).parts}
+        below = "all that lies below is global" if global_ else "not global by this entry"
+        assert pointer["G"] == below
+        assert {pointer[name] for name in "RWX"} == {
+            "0, as R and W and X of all that lead to a table"
+        }
+
+
 FULL = Cpu.in_mode(Mode.SV39, 0, pbmte=True, svnapot=True)
+
+
+@pytest.mark.parametrize("cpu", [cpu for mode in Mode for cpu in states(mode)])
+def test_the_type_of_a_page_is_its_pbmt_where_the_hart_has_that(cpu: Cpu) -> None:
+    """One by one, and as arrays."""
+    source = random.Random(5)
+    for level, here in enumerate(cpu.format.levels):
+        raws = [source.getrandbits(cpu.xlen) | 3 for _ in range(64)]
+        wanted = [(raw >> 61) % 4 % 3 if cpu.pbmte else 0 for raw in raws]
+        assert [memory_type.index_of(here.bits, raw) for raw in raws] == wanted
+        assert memory_type.index(here, np.array(raws, np.uint64)).tolist() == wanted
+        assert memory_type.selecting(here.bits, 0) == 0
+        for number in (1, 2):
+            if cpu.pbmte:
+                bits = memory_type.selecting(here.bits, number)
+                assert bits == number << 61
+                made = bits | 0xCF
+                found = read(cpu, made, level).memory_type
+                assert found is not None
+                assert (found.index, found.name) == (number, ("PMA", "NC", "IO")[number])
+                assert found.said == f"PBMT={number}"
+                said = {part.name: part.meaning for part in read(cpu, made, level).parts}["PBMT"]
+                assert said.startswith(f"{found.name}: ")
+            else:
+                with pytest.raises(ValueError, match="no PBMT"):
+                    memory_type.selecting(here.bits, number)
+    plain = read(cpu, 0x20000000 | 0xCF, 0).memory_type
+    assert plain is not None and (plain.index, plain.name) == (0, "PMA")
+    assert plain.said == ("PBMT=0" if cpu.pbmte else "no entry says otherwise")
+    with pytest.raises(QuestionError, match="RISC-V has no PAT"):
+        memory_type.types(0x0007_0406)
 
 
 @pytest.mark.parametrize(

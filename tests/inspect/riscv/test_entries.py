@@ -3,6 +3,8 @@ was not given is never made out to be known."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from harness.inspect.translation import translate
 from harness.paging.address import Virtual
 from harness.paging.bulk import End
 from harness.paging.riscv.access import outcome
-from harness.paging.riscv.cpu import Cpu, Mode
+from harness.paging.riscv.cpu import Cpu, Mode, Satp
 from harness.paging.riscv.formats import A, D, R, U, V, W
 from tests.cli.commands import run
 from tests.inspect.riscv.test_fault import ACCESSES, ADDRESS, states, tables
@@ -89,3 +91,35 @@ def test_entries_that_contradict_each_other_are_a_sentence() -> None:
         of_riscv.snapshot("x", [("pgd", 1), ("p4d", 1), ("pud", 5)], 0, {"satp": 8 << 60})
     with pytest.raises(QuestionError, match="no address 0x100000000 on a hart of 32 bits"):
         of_riscv.snapshot("x", [("pte", 1)], 1 << 32, {"satp": 1 << 31})
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [
+        ({"pgd": 5, "p4d": 1, "pud": 1}, Mode.SV57),
+        ({"pgd": 5, "p4d": 1}, Mode.SV57),
+        ({"pgd": 5, "p4d": 5, "pud": 1}, Mode.SV48),
+        ({"p4d": 5, "pud": 1}, Mode.SV48),
+        ({"pgd": 5, "pud": 1}, Mode.SV48),
+        ({"pgd": 5, "p4d": 5, "pud": 5}, Mode.SV39),
+        ({"pgd": 5, "pud": 5}, Mode.SV39),
+        ({"p4d": 5, "pud": 5}, Mode.SV39),
+        ({"PUD": 1}, Mode.SV39),
+        ({"PGD": 5, "PUD": 1}, Mode.SV48),
+    ],
+)
+def test_levels_whose_entry_is_not_the_one_above_s_are_there(
+    given: dict[str, int], mode: Mode
+) -> None:
+    assert of_riscv.snapshot("x", list(given.items()), 0x1000, {}).cpu.mode is mode
+
+
+def test_tables_that_are_made_up_are_none_that_an_entry_leads_to() -> None:
+    cpu = Cpu.in_mode(Mode.SV39, 0)
+    highest = (1 << 56) - 0x1000
+    free = islice(of_riscv.free_tables(cpu, []), 4)
+    assert list(free) == [highest - 0x1000 * number for number in range(4)]
+    used = [highest >> 2 | V, (highest - 0x2000) >> 2 | V]
+    at = replace(cpu, satp=Satp(Mode.SV39, (highest - 0x3000) >> 12).raw)
+    found = list(islice(of_riscv.free_tables(at, used), 2))
+    assert found == [highest - 0x1000, highest - 0x4000]

@@ -161,6 +161,26 @@ def test_either_bit_of_a_reserved_memory_type_may_be_cleared() -> None:
     assert all("clears a bit of PBMT: makes this 4K page" in line for line in said)
 
 
+def test_an_entry_of_64k_that_is_reserved_is_one_of_its_sixteen_or_a_small_page() -> None:
+    """Of a 64K page the lowest four bits of the page number are 0b1000 ("Svnapot")."""
+    for low in (0b0000, 0b0101, 0b1111):
+        raw = PAGE | N | R | U | A | low << 10
+        found = remedies(SV39, tables(SV39, -1, -1, raw), ADDRESS, Access(Kind.READ, True))
+        new = {change.new for one in found for change in one.entries}
+        assert new == {raw & ~N, raw & ~(0xF << 10) | 1 << 13}
+
+
+def test_a_fetch_is_walked_by_its_whole_address() -> None:
+    """PMM=3 takes the upper 16 bits from addresses of data alone."""
+    cpu = replace(Cpu.in_mode(Mode.SV57, TABLE, pbmte=True), menvcfg=3 << 32)
+    memory, tagged = tables(cpu, -1, -1, -1, -1, PAGE), Virtual(ADDRESS | 1 << 50)
+    [fetch] = remedies(cpu, memory, tagged, Access(Kind.FETCH, False))
+    assert fetch.missing is not None
+    assert [one.level for one in fetch.missing.entries] == [4, 3, 2, 1, 0]
+    changed = remedies(cpu, memory, tagged, Access(Kind.READ, False))[0].entries
+    assert [one.old for one in changed] == [PAGE]
+
+
 def test_sum_and_mxr_are_offered_behind_changes_of_the_entry() -> None:
     memory = tables(SV39, -1, -1, PAGE | X | U | A)
     found = remedies(SV39, memory, ADDRESS, Access(Kind.READ, False))

@@ -117,7 +117,13 @@ def test_the_linux_that_left_its_text_in_memory_tells_satp(tmp_path: Path, form:
 
     found = read(OF_SV39)
     assert reaches(found)
-    assert f"by its VMCOREINFO (--satp {SATP:#x})" in found.assumed[0]
+    of_it = {"core": "a core", "ram": "a file of memory"}[form]
+    assert found.assumed[:3] == (
+        f"the tables are those of Linux itself, by its VMCOREINFO (--satp {SATP:#x})",
+        f"mstatus.SUM=0 and MXR=0, since {of_it} does not record them (--mstatus)",
+        f"entries have Svnapot and Svpbmt, since {of_it} does not record menvcfg; and the hart"
+        " sets neither A nor D (--menvcfg)",
+    )
     with pytest.raises(SourceError, match=r"several kernels: choose one, --satp 0x80.* or --satp"):
         read(OF_SV39, TEXT)
 

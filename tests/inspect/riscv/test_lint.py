@@ -76,6 +76,15 @@ def test_a_64k_page_whose_entries_are_not_alike_is_an_error(
     assert {one.detail for one in broken.findings} == {said}
 
 
+def test_each_64k_page_is_a_finding_of_its_own() -> None:
+    broken = of_pages({slot: NAPOT + (slot % 2 << 14) for slot in range(32, 64)})["napot-apart"]
+    found = [(one.where.first, one.count) for one in broken.findings if one.where]
+    assert found == [(32 << 12, 16), (48 << 12, 16)]
+    assert {one.detail for one in broken.findings} == {
+        "entries 1, 3, 5 and 8 in all do not lead on in order"
+    }
+
+
 def test_pages_that_the_hart_does_not_mark_are_a_note() -> None:
     """A write needs D as well, where writing is granted."""
     pages = {1: FRAME | V | R | A, 2: FRAME | V | R, 3: FRAME | V | R | W | A}

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
-from harness.inspect.riscv.live import hart
+from harness.check.held import HeldMemory
+from harness.inspect.riscv.live import hart, seen
 from harness.inspect.snapshot import SourceError
 from harness.machine.errors import ProtocolError
+from harness.paging import bulk
+from harness.paging.memory import Mask, Words
 from harness.paging.riscv.cpu import Cpu, Envcfg
+from harness.paging.riscv.formats import V
 
 SHOWN = {"V": 0, "satp": 9 << 60 | 0x82FB0, "mstatus": 0xA_0000_40A2}
 
@@ -81,3 +88,50 @@ def test_a_hart_that_runs_a_guest_is_refused() -> None:
 def test_what_shows_no_satp_is_no_hart() -> None:
     with pytest.raises(ProtocolError, match="does not show satp and mstatus"):
         cpu({"CR3": 0}, OF_7_2)
+
+
+TABLE = 0x8000_1000
+
+
+class Answering:
+    """A monitor of a machine whose only hart has these registers."""
+
+    target = "riscv64"
+
+    def __init__(self, **registers: int) -> None:
+        self.registers = registers
+
+    def state(self) -> str:
+        return "\n".join(f" {name:8} {value:016x}" for name, value in self.registers.items())
+
+    def cpu_property(self, name: str) -> object | None:
+        return OF_10_0.get(name)
+
+
+def holding() -> HeldMemory:
+    """A root that leads to one table, in 16K from 0x80000000 on."""
+    words = np.zeros(2048, np.uint64)
+    words[512] = (TABLE + 0x1000) >> 2 | V
+
+    def read(addresses: Words) -> tuple[npt.NDArray[np.uint8], Mask]:
+        at = (addresses - np.uint64(0x8000_0000)) // np.uint64(0x1000)
+        there = at < 4
+        return words.view(np.uint8).reshape(4, 0x1000)[np.where(there, at, 0)], there
+
+    return HeldMemory(0x1000, read)
+
+
+def test_a_hart_has_its_registers_but_for_those_that_are_given() -> None:
+    own = {"satp": 8 << 60 | TABLE >> 12, "mstatus": 1 << 18, "scause": 13, "stval": 0x1234}
+    monitor, memory = cast(Any, Answering(**own, mepc=0x777)), holding()
+    found = seen(monitor, {"menvcfg": 0}, memory)
+    assert (found.cpu.satp, found.cpu.mstatus, found.cpu.menvcfg) == (own["satp"], 1 << 18, 0)
+    assert found.registers == {"scause": 13, "stval": 0x1234, "mepc": 0x777}
+    assert found.assumed == ()
+    assert bulk.leaves(memory, found.cpu.roots).total == 0
+    assert seen(monitor, {"mstatus": 0}, memory).cpu.mstatus == 0
+    assert seen(monitor, {}, memory).assumed == (
+        "menvcfg=0x6000000000000000, since QEMU does not show it (--menvcfg)",
+    )
+    with pytest.raises(SourceError, match="paging is off"):
+        seen(monitor, {"satp": 0}, memory)

@@ -7,13 +7,15 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.inspect.oops import Report, architecture_of
+from harness.inspect.oops import LONGEST_REPORT, Report, architecture_of
 from harness.inspect.riscv import oops
 from harness.inspect.snapshot import QuestionError
 from harness.paging.riscv.access import Access, Kind
@@ -246,3 +248,183 @@ def test_a_long_text_takes_little_time(text: str) -> None:
     with contextlib.suppress(QuestionError):
         oops.read(text)
     assert time.process_time() - began < 5
+
+
+def test_the_address_is_what_the_report_begins_with_or_else_that_of_the_trap() -> None:
+    assert "badaddr: 0000000000000368" in oopses.NULL
+    other = oopses.NULL.replace("badaddr: 0000000000000368", "badaddr: 0000000000000777")
+    assert oops.read(other).address == 0x368
+    head = "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000368"
+    assert head in other
+    assert oops.read(other.replace(head, head.replace("address 0", "addr 0"))).address == 0x777
+
+
+def test_further_reports_are_counted() -> None:
+    assert not any("The text has" in note for note in oops.read(oopses.NULL).notes)
+    for more in (1, 2):
+        found = oops.read(oopses.NULL + more * oopses.OLD)
+        assert found.address == 0x368
+        assert found.notes[0].startswith(f"The text has {more} more: the first is explained")
+
+
+def test_entries_without_an_address_or_an_address_without_entries_are_no_walk() -> None:
+    report = oops.read(oopses.NULL)
+    assert oops.alone(report, "it", {}) is not None
+    for less in (replace(report, address=None), replace(report, entries=())):
+        assert oops.alone(less, "it", {}) is None
+
+
+BY_S, BY_U = "It came from S-mode, by mstatus.SPP=1.", "It came from U-mode, by mstatus.SPP=0."
+UNTOLD = "The log does not tell by whom the access was made."
+LINUX = "An oops of Linux on RISC-V, of"
+SIGNAL = "Signal 11, which a process does not handle: Linux on RISC-V, of"
+
+TOLD = {
+    "NULL": (f"{LINUX} swapper/0", (BY_S,)),
+    "FIVE": (f"{LINUX} test_progs", (BY_S,)),
+    "USERS": (f"{LINUX} cat", (BY_S,)),
+    "OLD": (f"{LINUX} swapper/0", (BY_S,)),
+    "OLDEST": ("An oops of Linux on RISC-V", (BY_S,)),
+    "REFUSED": ("A load access fault that Linux on RISC-V reports, of swapper", (BY_S,)),
+    "SIGNAL": (f"{SIGNAL} init", (BY_U,)),
+    # And what a console printed right before it.
+    "SIGNAL_32": (f"{SIGNAL} gettimeofday_bad1init", (BY_U,)),
+    "MAILED": (f"{SIGNAL} systemd", (BY_U,)),
+    "QEMU": ("The last of 2 faults in a log of QEMU", (UNTOLD,)),
+    "QEMU_32": ("A fault in QEMU's log", (UNTOLD,)),
+    "REGISTERS": ("Registers as QEMU shows them", (BY_S,)),
+    "GDB": ("Registers as gdb shows them", (BY_S,)),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_a_text_is_and_by_whom_the_access_was_is_told(name: str) -> None:
+    report = oops.read(oopses.EVERY[name])
+    assert (report.what, report.notes) == TOLD[name]
+    if BY_S in report.notes or BY_U in report.notes:
+        assert {one.user for one in report.accesses} == {BY_U in report.notes}
+    else:
+        assert {one.user for one in report.accesses} == {False, True}
+
+
+def test_an_instruction_access_fault_has_another_article() -> None:
+    text = oopses.REFUSED.replace("load access", "instruction access").replace("05\n", "01\n")
+    assert oops.read(text).what.startswith("An instruction access fault that Linux on RISC-V")
+    amo = oopses.REFUSED.replace("load access", "store (or AMO) access").replace("05\n", "07\n")
+    report = oops.read(amo)
+    assert report.what.startswith("A store (or AMO) access fault that Linux on RISC-V reports")
+    assert report.accesses == (Access(WRITE, False),)
+
+
+def test_without_a_status_either_may_have_made_the_access() -> None:
+    bare = oopses.OLD.replace("status: 0000000000000120 ", "")
+    report = oops.read(bare)
+    assert report.accesses == (Access(WRITE, True), Access(WRITE, False))
+    assert (report.registers, report.notes) == ({}, ())
+    signal = re.sub(r"status: [0-9a-f]+ ", "", oopses.SIGNAL)
+    assert oops.read(signal).accesses == (Access(READ, True),)
+    without = oopses.OLD.replace(" cause: 000000000000000f", "")
+    report = oops.read(without)
+    assert (report.code, report.accesses, report.notes) == (None, (), ())
+
+
+def test_of_the_state_of_a_hart_what_decides_accesses_is_kept() -> None:
+    bits = oopses.OLD.replace("status: 0000000000000120", "status: 00000000000c6120")
+    assert oops.read(bits).registers == {"mstatus": 0xC_0000}
+    more = oopses.REGISTERS + " menvcfg  4000000000000000\n senvcfg  0000000200000000\n"
+    assert oops.read(more).registers == {
+        "satp": 8 << 60 | 0x80001,
+        "mstatus": 1 << 18,
+        "menvcfg": 1 << 62,
+        "senvcfg": 2 << 32,
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "mode", "satp"),
+    [
+        ("4K pagesize, 39-bit VAs, pgdp=0x00000000814f1000", Mode.SV39, 8 << 60 | 0x814F1),
+        ("4K pagesize, 48-bit VAs, pgdp=0x00000000814f1000", Mode.SV48, 9 << 60 | 0x814F1),
+        ("4K pagesize, 32-bit VAs, pgdp=0x814f1000", Mode.SV32, 1 << 31 | 0x814F1),
+        ("4K pagesize, 39-bit VAs, pgdp=0x00000000814f1008", Mode.SV39, None),
+        ("4K pagesize, 39-bit VAs, pgdp=0x0100000000000000", Mode.SV39, None),
+        ("4K pagesize, 41-bit VAs, pgdp=0x00000000814f1000", None, None),
+    ],
+)
+def test_the_tables_are_those_that_linux_names(
+    line: str, mode: Mode | None, satp: int | None
+) -> None:
+    text = oopses.NULL.replace("4K pagesize, 39-bit VAs, pgdp=0x00000000814f1000", line)
+    report = oops.read(text)
+    assert (report.mode, report.registers.get("satp")) == (mode, satp)
+
+
+def test_registers_behind_the_last_fault_of_a_log_are_the_hart_s() -> None:
+    before = oopses.REGISTERS.replace("80001\n", "80077\n")
+    report = oops.read(before + oopses.QEMU + oopses.REGISTERS)
+    assert report.what == TOLD["QEMU"][0]
+    assert report.registers == {"satp": 8 << 60 | 0x80001, "mstatus": 1 << 18}
+    assert oops.read(before + oopses.QEMU).registers == {}
+    far = oopses.QEMU + LONGEST_REPORT * "nothing\n" + oopses.REGISTERS
+    assert oops.read(far).registers == {}
+
+
+def test_of_several_traps_of_firmware_the_last_is_told_and_of_nested_ones_the_innermost() -> None:
+    report = oops.read(oopses.OPENSBI + oopses.OPENSBI.replace("40048060", "40048068"))
+    assert report.address == 0x4004_8068
+    nested = oopses.OPENSBI.replace("0000000000000009", "000000000000000d")
+    assert (oops.read(nested).code, oops.read(nested).instruction) == (5, 0x8020_4CAC)
+    without = oopses.OPENSBI.replace("mtval=", "value=")
+    with pytest.raises(QuestionError, match=r"no fault of RISC-V"):
+        oops.read(without)
+
+
+def test_the_trap_of_supervisor_mode_is_told_before_that_of_the_machine() -> None:
+    both = oopses.REGISTERS.replace("mcause   0000000000000000", "mcause   0000000000000007")
+    assert oops.read(both).code == 13
+    machine = both.replace("scause   000000000000000d", "scause   0000000000000009")
+    machine = machine.replace("mtval    0000000000000000", "mtval    0000000000004321")
+    machine = machine.replace("a000401a0", "a000409a0")
+    report = oops.read(machine)
+    assert (report.code, report.address, report.instruction) == (7, 0x4321, 0x98)
+    assert report.notes == ("It came from S-mode, by mstatus.MPP=1.",)
+
+
+def test_registers_without_a_trap_are_facts() -> None:
+    quiet = oopses.REGISTERS.replace("scause   000000000000000d", "scause   0000000000000009")
+    found = oops.facts(oops.read(quiet))
+    assert found.told == (
+        "Addresses are translated by Sv39, with the root's table at 0x80001000.",
+        "Of the last traps scause is 9 and mcause is 0.",
+    )
+    assert found.missing[0].startswith("The last trap is no fault of translation")
+    off = quiet.replace("satp     8000000000080001", "satp     0000000000000000")
+    assert oops.facts(oops.read(off)).told[0] == (
+        "No address is translated, or satp is not in the text."
+    )
+    odd = quiet.replace("satp     8000000000080001", "satp     3000000000080001")
+    assert oops.facts(oops.read(odd)).told[0].startswith("No hart translates so: satp 0x3000")
+    narrow = Report("x", registers={"satp": 1 << 31 | 5}, rest={"scause": 1 << 31 | 5})
+    assert oops.facts(narrow).told == (
+        "Addresses are translated by Sv32, with the root's table at 0x5000.",
+        "Of the last traps scause is that of interrupt 5.",
+    )
+    wide = Report("x", registers={"satp": 8 << 60 | 5}, rest={"scause": 1 << 63 | 5})
+    assert oops.facts(wide).told[1] == "Of the last traps scause is that of interrupt 5."
+    of_none = Report("x", rest={"mcause": 1 << 63 | 7})
+    assert oops.facts(of_none).told[1] == "Of the last traps mcause is that of interrupt 7."
+
+
+def test_a_hart_of_which_a_text_says_little_is_one_of_sv39() -> None:
+    for report, given, mode, said in (
+        (Report("x"), {}, Mode.SV39, "the mode is Sv39"),
+        (Report("x", mode=Mode.SV57), {}, Mode.SV57, None),
+        (Report("x"), {"satp": 9 << 60 | 5}, Mode.SV48, None),
+        (Report("x", registers={"satp": 10 << 60 | 5}), {}, Mode.SV57, None),
+        (Report("x", registers={"satp": 8 << 60}), {"satp": 9 << 60 | 5}, Mode.SV48, None),
+    ):
+        cpu, assumed = oops.bare(report, given)
+        assert cpu.mode is mode
+        assert (assumed[0] if assumed and "mode is" in assumed[0] else None) == said
+        assert any("since the text does not record them" in one for one in assumed)
+        assert cpu.base == (0x5000 if "satp" in {**report.registers, **given} else 0)

@@ -1,16 +1,26 @@
-"""Where the machine's own memory gives way to RISC-V's tables, before any machine runs."""
+"""Where the machine's own memory gives way to RISC-V's tables, and which state a guest takes:
+before any machine runs."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import product
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from harness.check.validation import DEADLINE
 from harness.inspect import prove as generic
 from harness.inspect.prove import Part
-from harness.machine.riscv.processor import RAM_BASE
+from harness.inspect.riscv import prove
+from harness.inspect.riscv.prove import own
+from harness.inspect.snapshot import Snapshot
+from harness.machine.errors import Misuse
+from harness.machine.riscv.guest import Guest
+from harness.machine.riscv.processor import RAM_BASE, MachineInfo
 from harness.paging import bulk
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
@@ -71,3 +81,85 @@ def test_the_stub_stays_below_4_gib() -> None:
     cpu = Cpu.in_mode(Mode.SV39, RAM_BASE)
     base, _ = generic.room(cpu, listing(every, []), 3 << 30, RAM_BASE)
     assert base <= (1 << 32) - (OWN + 1) * UNIT
+
+
+ADUE, PBMTE, PMM = 1 << 61, 1 << 62, 3 << 32
+
+
+def guest_with(
+    *extensions: str, menvcfg: int = 0, modes: tuple[str, ...] = ("sv39", "sv48")
+) -> Guest:
+    """What is known of a guest whose processor has these."""
+    info = MachineInfo(64, frozenset(modes), 9, menvcfg, 0, "_".join(("rv64imac", *extensions)))
+    engine = SimpleNamespace(maker="QEMU")
+    return cast(Guest, SimpleNamespace(info=info, engine=engine))
+
+
+FULL = ("svnapot", "svpbmt", "svade", "svadu")
+
+
+def hart(**changed: Any) -> Cpu:
+    made = Cpu.in_mode(Mode.SV39, RAM_BASE, pbmte=True, svnapot=True, sum=True, mxr=True)
+    return replace(made, **changed)
+
+
+def test_the_guest_takes_the_tables_and_how_they_are_read_and_no_bits_of_mstatus() -> None:
+    every = guest_with(*FULL, menvcfg=ADUE | PBMTE | PMM)
+    for adue, pbmte in product((0, ADUE), (0, PBMTE)):
+        cpu, notes = own(hart(menvcfg=adue | pbmte), every)
+        assert cpu == Cpu(hart().satp, menvcfg=adue | pbmte, svnapot=True, svade=True)
+        assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("cpu", "guest", "said"),
+    [
+        (hart(svnapot=False), guest_with(*FULL, menvcfg=PBMTE), "has Svnapot"),
+        (hart(), guest_with("svpbmt", "svade", menvcfg=PBMTE), "has no Svnapot"),
+        (hart(svrsw60t59b=True), guest_with(*FULL, menvcfg=PBMTE), "has no Svrsw60t59b"),
+        (hart(), guest_with(*FULL, "svrsw60t59b", menvcfg=PBMTE), "has Svrsw60t59b"),
+        (hart(), guest_with("svnapot", "svpbmt", menvcfg=PBMTE), "sets A and D"),
+        (hart(svade=False), guest_with(*FULL, menvcfg=PBMTE), "does not set A and D"),
+        (hart(menvcfg=PBMTE | ADUE), guest_with(*FULL, menvcfg=PBMTE), "does not set A and D"),
+    ],
+)
+def test_what_the_guest_s_hart_has_otherwise_is_said(cpu: Cpu, guest: Guest, said: str) -> None:
+    assert own(cpu, guest)[1] == [
+        f"The guest's hart {said}, unlike that of the source: entries were compared as it reads"
+        " them."
+    ]
+
+
+@pytest.mark.parametrize("register", ["menvcfg", "senvcfg"])
+def test_pointers_are_not_masked_in_the_guest(register: str) -> None:
+    cpu = hart(**{register: getattr(hart(), register) | 2 << 32})
+    made, notes = own(cpu, guest_with(*FULL, menvcfg=PBMTE | PMM))
+    assert notes == ["Pointer masking is off in the guest."]
+    assert made.pmlen(user=True) == made.pmlen(user=False) == 0
+
+
+def test_what_the_guest_s_hart_lacks_is_a_sentence() -> None:
+    with pytest.raises(Misuse, match="QEMU has a hart without Sv39"):
+        own(hart(), guest_with(*FULL, menvcfg=PBMTE, modes=("sv48",)))
+    for lacking in (guest_with(*FULL), guest_with("svnapot", menvcfg=PBMTE)):
+        with pytest.raises(Misuse, match="without Svpbmt, with which these tables are read"):
+            own(hart(), lacking)
+        assert own(hart(menvcfg=0), lacking)[0].pbmte is False
+
+
+@pytest.mark.parametrize("mode", [Mode.SV32, Mode.SV39])
+def test_the_guest_s_memory_is_where_the_tables_are(
+    mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(prove, "Guest", lambda xlen, **named: asked.update(named, xlen=xlen))
+    cpu = Cpu.in_mode(mode, RAM_BASE)
+    where = Snapshot("x", cpu, BufferMemory(np.zeros(4096, np.uint8), RAM_BASE), None)
+    prove.new_guest(where, listing([cpu.base], []), "tcg", "/q/qemu-system-riscv64")
+    assert asked["xlen"] == mode.xlen and asked["deadline"] == DEADLINE
+    assert asked["program"] == f"/q/qemu-system-riscv{mode.xlen}"
+    # The machine's own begins behind the root's table, and the stub with it.
+    assert asked["image"].text.start == RAM_BASE + UNIT
+    assert asked["ram_bytes"] == (OWN + 1) * UNIT
+    with pytest.raises(Misuse, match="there is no engine 'kvm' for riscv"):
+        prove.new_guest(where, listing([cpu.base], []), "kvm", None)

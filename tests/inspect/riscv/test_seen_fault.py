@@ -113,6 +113,10 @@ def test_by_whom_it_was_is_kept_where_it_is_known(user: bool) -> None:
 def test_an_access_that_raises_another_cause_is_told() -> None:
     found = asked(PAGE | R | A, "13", Access(Kind.WRITE, False), Access(Kind.READ, True))
     assert [one.access for one in found.giving] == [Access(Kind.READ, True)]
+    found = asked(PAGE | R | W | A | D, "13", Access(Kind.WRITE, False))
+    assert found.explanations == (
+        "a supervisor write is allowed there, so that another access raised this fault",
+    )
     found = asked(PAGE | R | A, "13", Access(Kind.WRITE, False))
     assert found.explanations == (
         "a supervisor write raises cause 15 there, so that another access raised this fault",

@@ -4,6 +4,7 @@ are written a second time, or departs from them as some QEMU does: versions that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -141,6 +142,24 @@ def test_a_quirk_excuses_nothing_but_what_it_names(monkeypatch: pytest.MonkeyPat
         assert found.comparison.disagreed == found.comparison.compared
         assert not found.comparison.quirks and not found.comparison.news and not found.departed
         assert len(found.failures) == EXAMPLES
+
+
+def test_what_a_machine_says_is_put_into_words() -> None:
+    words = r"(made|not made), (no exception|ESR (0x\w+), FAR 0x\w+), data 0x\w+, entries then (.+)"
+    ended, seen = DEPARTS[10, 0, 13], set[str]()
+    for name in ("rights", "hardware"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tests.check.arm64.test_by_rules.ByRules", Never)
+            probed, _ = asked(name, 4, (10, 0, 13), ended)
+        for one in probed.disagreements:
+            says = re.fullmatch(words, one.observed)
+            assert says is not None and says[4].count("0x") in (0, 2, 3, 4)
+            fault = one.expected.startswith("ESR")
+            assert says[1] == ("made" if fault else "not made")
+            if fault:
+                assert says[3] == one.expected.removeprefix("ESR ").partition(":")[0]
+            seen.add(says[2][:3])
+    assert seen == {"no ", "ESR"}
 
 
 def test_a_walk_without_memory_ends_at_with_an_exception() -> None:
@@ -435,6 +454,9 @@ def test_each_departure_is_told_by_its_quirk_alone(name: str, version: tuple[int
         tried(qemu(version, one), some) for one in (departs | {name}, departs - {name})
     )
     quirk = getattr(quirks, name).name
+    for one in tried_on(qemu(version, departs), some):
+        counts = (*one.comparison.news.values(), *one.comparison.quirks.values())
+        assert all(counts)  # what does not show has no entry
     if name in departs:
         assert not with_it.comparison.disagreed and not with_it.comparison.news
         assert min(with_it.comparison.quirks[quirk], with_it.departed.total()) > 4
@@ -485,6 +507,30 @@ def test_cases_are_put_into_words_and_asked_again(mode: str, name: str) -> None:
             else:
                 assert wrong.expected.startswith(f"ESR {by.esr:#x}, FAR {by.far:#x}: ")
     assert shown == {getattr(quirks, name).name}
+
+
+def test_outcomes_differ_in_what_can_be_seen_and_in_nothing_else() -> None:
+    """FAR_EL1 of a fault, the address of what is allowed, and what descriptors become or may."""
+    guest, some = qemu((10, 0, 13), ()), work("4k", (10, 0, 13))
+    part = next(one for one in some if one.family.name == "leaf")
+    chain = Chain(guest, part.family.setting)
+    made, cpu = lanes(part.family, chain, part.control, part.numbers), chain.cpu(part.control)
+    one = expected(part.family.setting, part.control, cpu, made)
+    faults = one.found.reason != 0
+    assert faults.any() and not faults.all()
+    every, bit = np.ones_like(faults), np.uint64(1 << 10)
+    assert not one.differs(one).any()
+    walks = one.found.walks
+    for changed, seen in (
+        ({"syndrome": one.found.syndrome ^ np.uint32(1)}, every),
+        ({"far": one.found.far ^ bit}, faults),
+        ({"walks": replace(walks, physical=walks.physical ^ bit)}, ~faults),
+        ({"changes": one.found.changes ^ bit}, every),
+        ({"may": one.found.may ^ bit}, every),
+        ({"walks": replace(walks, raw=walks.raw ^ bit)}, ~every),
+    ):
+        other = replace(one, found=replace(one.found, **changed))
+        assert (one.differs(other) == seen).all(), changed.keys()
 
 
 def test_what_was_seen_is_put_into_words() -> None:

@@ -13,7 +13,10 @@ from harness.check.arm64.matrix.chain import ACCESSES, NOWHERE, REGION, Chain, c
 from harness.check.arm64.matrix.families import ALIGN, DEVICE, Family, families, lanes
 from harness.check.arm64.matrix.judged import expected
 from harness.check.arm64.matrix.setting import MODES, Control, Setting
+from harness.check.arm64.validate import state_of
+from harness.machine.arm64.processor import SCTLR
 from harness.machine.ram import MIB
+from harness.paging.address import Span
 from harness.paging.arm64.access import Kind, Reason
 from harness.paging.arm64.bulk import REASONS
 from harness.paging.arm64.cpu import Features
@@ -200,7 +203,10 @@ def test_the_window_is_executed_by_both_and_no_device(mode: str) -> None:
     for high, beside, device in product((False, True), GRANULES, (False, True)):
         chain = chain_of(Setting(mode, MODES[mode].bits, ALL))
         control = Control(high=high, beside=beside, device=device)
-        state = chain.state(control)
+        state, cpu = chain.state(control), chain.cpu(control)
+        # Beside what translates there is what the stub's accesses need of any state.
+        assert state.sctlr & SCTLR == SCTLR and state.sctlr & ~SCTLR == cpu.sctlr & ~SCTLR
+        assert state_of(cpu, Span.of(state.window or 0, 1)) == state
         for el0 in (False, True):
             machine = Machine(
                 *(state.ttbr0, state.ttbr1, state.tcr, state.mair, state.sctlr), ram=RAM

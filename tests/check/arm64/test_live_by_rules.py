@@ -1,0 +1,99 @@
+"""Spaces that are changed while a guest made of the rules, which keeps nothing, runs in them: what
+is expected of each access, and that all of its answer is looked at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from harness.check.arm64.fixtures import new_live, new_space
+from harness.check.arm64.live import Live
+from harness.check.marks import marked
+from harness.machine.ram import MIB
+from harness.paging.address import Span, Virtual
+from harness.paging.arm64.access import Kind
+from tests.check.arm64.by_rules import ByRules
+from tests.check.arm64.samples import UNSAID
+from tests.check.tampered import looked_at, noted, passed_over
+
+PAGE, SIZE = Virtual(0x40_0000), 1 << 12
+RIGHTS = (("user", "user execute"), ("write",), ("write", "user"), ("supervisor execute",))
+
+
+def changed(guest: Any, levels: int = 3) -> Live:
+    """Pages of all rights that are probed, unmapped and given others, and probed again."""
+    space = new_space(guest, levels)
+    live = new_live(guest, space)
+    pages = [Virtual(PAGE + SIZE * number) for number in range(len(RIGHTS))]
+    for page, names in zip(pages, RIGHTS, strict=True):
+        space.map(page, space.frames(1), 0, space.format.granting(*names)).done()
+    every = Span.of(PAGE, SIZE * len(RIGHTS))
+    live.probe(every)
+    live.flush(space.unmap(Span.of(pages[0], SIZE)))
+    live.flush(space.protect(Span.of(pages[2], SIZE), space.format.granting("user")))
+    live.probe(every)
+    return live
+
+
+@pytest.mark.parametrize("levels", [3, 4])
+def test_a_guest_that_follows_the_rules_agrees(levels: int) -> None:
+    guest: Any = ByRules((10, 0, 13), ram_bytes=128 * MIB)
+    found = changed(guest, levels).run()
+    assert not found.disagreed, found.disagreements
+    assert found.compared > 50 and not found.quirks and not found.news
+
+
+def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest: Any = ByRules((10, 0, 13), ram_bytes=128 * MIB)
+    batches, lanes = noted(monkeypatch, Live, "_agree"), Counter[str]()
+    assert not changed(guest).run().disagreed
+    for one in batches:
+        asked = one.asked[2]
+        allowed, every, levels = asked.allowed, (0, 17, 63), len(asked.paths.slot)
+        seen = {
+            "completed": (allowed | ~allowed, (0,)),
+            "esr": (allowed | ~allowed, (26, 31, 0, 5, 6)),
+            "far": (~allowed, every),
+            "elr": (asked.fetches, every),
+            "data": (allowed & ~asked.writes, every),
+            f"after {levels}": (allowed & asked.writes, every),
+            **{
+                f"after {n}": (asked.paths.used[levels - 1 - n], (0, 12, 63)) for n in range(levels)
+            },
+        }
+        lanes.update(looked_at(one, seen))
+        passed_over(one, UNSAID)
+    assert min(lanes.values()) > 2 and batches
+
+
+class Otherwise(ByRules):
+    """A guest all of whose accesses end otherwise, the data among it."""
+
+    def tampered(self, results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        results["completed"] ^= 1
+        results["esr"] ^= np.uint64(1 << 26)
+        results["data"] ^= np.uint64(1 << 40)
+        return results
+
+
+def test_what_a_guest_saw_is_put_into_words() -> None:
+    guest: Any = Otherwise((10, 0, 13), ram_bytes=128 * MIB)
+    found = changed(guest).run()
+    assert found.disagreed and found.disagreements
+    for one in found.disagreements:
+        saw, entries = one.observed.split("; entries from the root down: ")
+        assert entries.count("->") >= 2
+        if one.expected.startswith("reaches"):
+            assert saw.startswith("ESR 0x") and ", FAR 0x" in saw
+        else:
+            assert one.expected.startswith("ESR 0x") and saw.startswith("done, and the word is 0x")
+            assert one.access is not None
+            word, _, mark = saw.removeprefix("done, and the word is ").partition(", the mark of ")
+            if one.access.kind != Kind.WRITE:
+                assert int(word, 16) == 1 << 40  # of data, which is 0 where none was read
+            assert bool(mark) == (one.access.kind == Kind.READ)
+            assert not mark or int(mark, 16) == marked(1 << 40)

@@ -1,9 +1,13 @@
 """Tables, slots, roots."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pytest
 
+from harness.paging import arm64, power, riscv, s390, x86
 from harness.paging.address import Physical, Span
 from harness.paging.format import Format
 from harness.paging.table import Root, Slot, Table
@@ -113,3 +117,30 @@ def test_values_are_equal_by_content_and_cannot_be_changed() -> None:
         assert (left == right) == (left.index == right.index)
     with pytest.raises(AttributeError):
         table.slot(1).index = 2  # type: ignore[misc]
+
+
+def _roots() -> Iterator[tuple[str, Callable[[int], object], int]]:
+    """What makes a processor with its root somewhere, and above which it can be nowhere."""
+    for levels in (4, 5):
+        yield f"x86-{levels}", partial(x86.cpu.Cpu.long_mode, levels), 1 << 40
+    for mode in riscv.cpu.Mode:
+        yield mode.name, partial(riscv.cpu.Cpu.in_mode, mode), 1 << (34 if mode.xlen == 32 else 56)
+    half = arm64.cpu.Half("4K", 48, 0)
+    yield "low", lambda root: arm64.cpu.Cpu.of(replace(half, root=root), None), 1 << 48
+    yield "high", lambda root: arm64.cpu.Cpu.of(None, replace(half, root=root)), 1 << 48
+    yield "user", power.cpu.Cpu.of, 1 << 60
+    yield "kernel", lambda root: power.cpu.Cpu.of(0, root), 1 << 60
+    for dt in s390.cpu.Mode:
+        yield dt.name, partial(s390.cpu.Cpu.in_mode, dt), 1 << 64
+
+
+@pytest.mark.parametrize(
+    ("made", "end"), [pytest.param(made, end, id=name) for name, made, end in _roots()]
+)
+def test_a_root_that_no_register_can_hold_is_refused(
+    made: Callable[[int], object], end: int
+) -> None:
+    made(end - (1 << 16))
+    for root in (0x1001, 0x1800, end, end << 4, 1 << 70, -0x1000, -1):
+        with pytest.raises(ValueError, match=r"cannot hold|has \d+ bits|is not aligned"):
+            made(root)

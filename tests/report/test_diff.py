@@ -11,7 +11,7 @@ from harness.inspect.diff import diff
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.x86.memory_type import types
 from harness.paging.memory import BufferMemory
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import Cpu, Mode
 from harness.report.diff import diff_lines, head_lines, summary
 
 
@@ -42,7 +42,7 @@ def test_a_table_without_memory_is_told_by_its_own_level_where_parts_of_it_are_c
 
 def looked_at(cr3: int, title: str = "QEMU at q, processor 0") -> Snapshot:
     memory = BufferMemory(np.zeros(0x4000, np.uint8))
-    return Snapshot(title, Cpu.long_mode(4, cr3), memory, None)
+    return Snapshot(title, Cpu.in_mode(Mode.LEVEL_4, cr3), memory, None)
 
 
 def test_each_side_says_by_which_cr3_it_is_read() -> None:

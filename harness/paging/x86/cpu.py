@@ -171,9 +171,18 @@ class Cpu:
         maxphyaddr: int = 40,
         page1gb: bool = True,
     ) -> Cpu:
-        """A CPU in long mode with 4 or 5 `levels` and its root table at physical `root`."""
+        """A CPU in long mode with 4 or 5 `levels` and its root table at physical `root`.
+
+        Raises ValueError for another number of levels, and for a root that CR3 cannot hold; what
+        CR3 has beside an address is for `in_mode`.
+        """
         if levels not in (4, 5):
             raise ValueError(f"long mode has 4 or 5 levels, not {levels}")
+        if root < 0 or root % (1 << formats.PAGE_BITS) or root.bit_length() > maxphyaddr:
+            raise ValueError(
+                f"CR3 cannot hold a root at {root:#x}: it must be at a multiple of 0x1000, of"
+                f" {maxphyaddr} bits"
+            )
         cpu = cls.in_mode(
             Mode.LEVEL_5 if levels == 5 else Mode.LEVEL_4,
             root,

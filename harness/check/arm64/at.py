@@ -117,7 +117,7 @@ def _described(
 def _as_expected(found: Outcomes, results: npt.NDArray[np.void]) -> Mask:
     status = found.syndrome.astype(np.uint64) & np.uint64(0x3F)
     raised = found.reason == REASONS.index(Reason.NO_MEMORY)
-    faults, par, esr = (found.reason != 0) & ~raised, results["data"], results["esr"]
+    faults, par, esr = found.reason != 0, results["data"], results["esr"]
     by_fault = (par & np.uint64(1) == 1) & (par >> np.uint64(1) & np.uint64(0x3F) == status)
     page = found.walks.physical & ADDRESS
     by_address = (par & np.uint64(1) == 0) & (par & ADDRESS == page)

@@ -24,7 +24,7 @@ from harness.paging.address import Span, Virtual
 from harness.paging.arm64.access import Kind, Reason
 from harness.paging.arm64.bulk import REASONS, Outcomes, outcomes, writes
 from harness.paging.arm64.cpu import Cpu, Half, Tcr
-from harness.paging.arm64.formats import AF, GRANULES, LARGEST_OUTPUT
+from harness.paging.arm64.formats import AF, GRANULES
 from harness.paging.bulk import Paths
 from harness.paging.memory import BufferMemory, Mask, Words, within
 from harness.paging.walk import walk
@@ -95,7 +95,7 @@ def left_out(
     block &= found.walks.level > 0  # of pages, it has none either
     size, size_ds = np.zeros((2, len(lanes)), np.bool_)
     for half, here in halves(cpu, found.walks.address):
-        if cpu.output_bits(half) < LARGEST_OUTPUT and cpu.is_wide(half.granule):
+        if cpu.is_wide(half.granule):
             if half.granule == "64K":
                 size |= here & (raw & np.uint64(0xF000) != 0)
             else:

@@ -55,7 +55,7 @@ def _without(ignored: int, *granules: str) -> Callable[[Cpu, Format], Format]:
     def read(cpu: Cpu, format: Format) -> Format:
         granule = format.name.split()[1]
         narrow = cpu.tcr >> 32 & 7 < OUTPUT_BITS.index(LARGEST_OUTPUT)
-        if granule not in granules or not narrow or not cpu.is_wide(granule):
+        if granule not in granules or not narrow:
             return format
         return replace(format, levels=tuple(level.changed(changed) for level in format.levels))
 

@@ -32,13 +32,14 @@ from harness.paging.address import Virtual
 from harness.paging.arm64.access import Kind, Reason
 from harness.paging.arm64.bulk import REASONS, Outcomes
 from harness.paging.arm64.cpu import Cpu
+from harness.paging.format import bits
 from harness.paging.memory import BufferMemory, Mask
 from harness.paging.walk import walk
 
 AT: Final = "AT in the guest"
 """The oracle."""
 
-ADDRESS: Final = np.uint64(((1 << 52) - 1) & ~0xFFF)
+ADDRESS: Final = np.uint64(bits(51, 12))
 """PA in PAR_EL1."""
 
 KINDS: Final = (Kind.READ, Kind.WRITE)

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from harness.check.arm64.matrix.chain import ACCESSES, NOWHERE, REGION, Chain, content
-from harness.check.arm64.matrix.families import ALIGN, DEVICE, Family, families, lanes
+from harness.check.arm64.matrix.families import (
+    ALIGN,
+    DEVICE,
+    Family,
+    address_of,
+    families,
+    lanes,
+    lengths,
+)
 from harness.check.arm64.matrix.judged import expected
 from harness.check.arm64.matrix.setting import MODES, Control, Setting
 from harness.check.arm64.validate import state_of
@@ -195,6 +203,20 @@ def test_the_registers_say_of_the_half_what_the_control_state_has(mode: str) -> 
             assert arm64_rules.is_device(machine, 0) == control.device
             assert not arm64_rules.is_device(machine, 1 << 2)
     assert all(seen.values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_addresses_lead_by_the_middle_of_the_root_to_what_has_their_lower_bits(mode: str) -> None:
+    physical = np.array([0x4567_89A0, 0x1000_0010], np.uint64)
+    for bits in lengths(Setting(mode, MODES[mode].bits, ALL)):
+        setting = Setting(mode, bits, ALL)
+        top = setting.shift(setting.levels - 1)
+        for high in (False, True):
+            found = address_of(setting, Control(high=high), physical).tolist()
+            for address, there in zip(found, physical.tolist(), strict=True):
+                assert arm64_rules.field(address, bits - 1, top) == (1 << bits - top) // 2
+                assert (address ^ there) & (1 << top) - 1 == 0
+                assert address >> bits == ((1 << 64 - bits) - 1 if high else 0)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -12,6 +12,7 @@ import pytest
 
 from harness.check.arm64.fixtures import new_live, new_space
 from harness.check.arm64.live import Live
+from harness.check.arm64.space import GuestSpace
 from harness.check.marks import marked
 from harness.machine.ram import MIB
 from harness.paging.address import Span, Virtual
@@ -97,3 +98,16 @@ def test_what_a_guest_saw_is_put_into_words() -> None:
                 assert int(word, 16) == 1 << 40  # of data, which is 0 where none was read
             assert bool(mark) == (one.access.kind == Kind.READ)
             assert not mark or int(mark, 16) == marked(1 << 40)
+
+
+@pytest.mark.parametrize(
+    ("granule", "levels", "bits"),
+    [("4K", 3, 39), ("4K", 4, 48), ("16K", 3, 47), ("16K", 4, 48), ("64K", 2, 42), ("64K", 3, 48)],
+)
+def test_a_space_has_the_lower_half_of_whole_tables(granule: str, levels: int, bits: int) -> None:
+    """Up to 48 bits; the processor sets AF and keeps no dirty state."""
+    guest: Any = ByRules((10, 0, 13), ram_bytes=128 * MIB)
+    cpu = GuestSpace(guest, granule, levels).cpu
+    assert cpu.low is not None and cpu.high is None
+    assert (cpu.low.granule, cpu.low.address_bits, cpu.levels) == (granule, bits, levels)
+    assert cpu.sets_access_flag and not cpu.keeps_dirty_state and cpu.tcr >> 32 & 7 == 5

@@ -202,6 +202,8 @@ def test_the_registers_say_of_the_half_what_the_control_state_has(mode: str) -> 
             assert bool(cpu.sctlr >> 1 & 1) == control.aligns
             assert arm64_rules.is_device(machine, 0) == control.device
             assert not arm64_rules.is_device(machine, 1 << 2)
+            # 0xff is write-back, and allocates; 0x00 is Device-nGnRnE, of the pages tried alone.
+            assert cpu.mair == (0xFF00 if control.device else 0xFFFF)
     assert all(seen.values())
 
 
@@ -312,6 +314,16 @@ def test_a_block_at_the_highest_level_is_left_out_where_it_ends_qemu() -> None:
         return int(one.product.legal().sum())
 
     assert types(new=False) * 4 == types(new=True) * 3
+
+
+def test_what_is_left_to_the_machine_is_not_tried_and_nothing_else() -> None:
+    """SWP of what is not aligned, in memory that need not be; and UAO is for LDTR and STTR."""
+    for name in (ALIGN, DEVICE):
+        one = family(name, 0, "4k")
+        of, legal = one.product.grid, one.product.legal().reshape(one.product.shape)
+        apart = (of["access"] == "swap") & np.isin(of["offset"], (1, 2)) & (name == DEVICE)
+        uao = (of["uao"] == 1) & ~np.isin(of["access"], ("ldtr", "sttr"))
+        assert (legal == ~(apart | uao)).all()
 
 
 def test_words_of_the_data_differ_by_where_they_are() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.check.arm64.fixtures import new_live, new_space
+from harness.check.arm64.fixtures import DEFAULT, LEVELS, new_live, new_space
 from harness.check.arm64.live import Live
 from harness.check.arm64.space import GuestSpace
 from harness.check.marks import marked
@@ -111,3 +111,12 @@ def test_a_space_has_the_lower_half_of_whole_tables(granule: str, levels: int, b
     assert cpu.low is not None and cpu.high is None
     assert (cpu.low.granule, cpu.low.address_bits, cpu.levels) == (granule, bits, levels)
     assert cpu.sets_access_flag and not cpu.keeps_dirty_state and cpu.tcr >> 32 & 7 == 5
+
+
+def test_the_plugin_s_spaces_have_the_levels_that_they_are_called_by() -> None:
+    guest: Any = ByRules((10, 0, 13), ram_bytes=128 * MIB)
+    assert set(LEVELS) == {3, 4} and DEFAULT == ("tcg",)
+    for levels, name in LEVELS.items():
+        cpu = new_space(guest, levels).cpu
+        assert (cpu.levels, name) == (levels, f"{levels}-level")
+        assert cpu.low is not None and cpu.low.granule == "4K"

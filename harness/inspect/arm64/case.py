@@ -40,7 +40,7 @@ def snapshot(case: LayoutCase | MatrixCase, registers: Mapping[str, int]) -> Sna
 
 
 def _pstate(pan: bool, uao: bool) -> int:
-    return (PSTATE_PAN if pan else 0) | (PSTATE_UAO if uao else 0)
+    return PSTATE_PAN * pan | PSTATE_UAO * uao
 
 
 def _of_matrix(case: MatrixCase, registers: Mapping[str, int]) -> Snapshot:

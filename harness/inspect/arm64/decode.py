@@ -37,8 +37,6 @@ UPDATES: Final = "hardware updates"
 ATTRIBUTES: Final = "memory region attributes"
 OTHERS: Final = "other descriptor fields"
 
-_BELOW: Final = bits(11, 2)
-
 
 class _Known(NamedTuple):
     """A field of a descriptor: its bits, its role, where it is described, and what it says when
@@ -167,7 +165,7 @@ def _label(here: Level, shape: Shape | None, mask: int) -> _Label:
         return _Label("POIndex", Role.IGNORED, PERMISSIONS, why=_WHY["POIndex"])
     if mask & bits(59) and not shape.points:
         why = "free for software, or PBHA (FEAT_HPDS2), or AttrIndx[3] (FEAT_AIE)"
-    elif mask & bits(58, 55) or (shape.points and mask & (bits(58, 52) | _BELOW)):
+    elif shape.points or mask & bits(58, 55):
         why = "free for software"
     else:
         why = "RES0, and not checked"

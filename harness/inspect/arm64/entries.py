@@ -89,10 +89,10 @@ def snapshot(
 
 def _free(cpu: Cpu, raws: Sequence[int]) -> Iterator[Physical]:
     """Addresses for tables that are made up: those to which no entry leads."""
-    pointer = cpu.format.levels[-1].pointer
-    assert pointer is not None
-    used = {pointer.address_of(raw) for raw in raws}
+    top = cpu.format.levels[-1]
+    shape = top.pointer or top.shapes[-1]  # a table of one level has pages alone
+    used = {shape.address_of(raw) for raw in raws}
     size = max(cpu.format.table_bytes(level) for level in range(len(cpu.format.levels)))
-    for address in range(pointer.address_of(-1) // size * size, 0, -size):
+    for address in range(shape.address_of(-1) // size * size, 0, -size):
         if address not in used:
             yield Physical(address)

@@ -133,5 +133,7 @@ def test_tables_of_a_case_hold_nothing_else() -> None:
     }
     size = 8 << 42 - 29  # of a root of 42 bits, which is as large as any
     assert size == 65536 and set(held.values()) == set(CASE.words) and len(held) == 2
+    for inside in (root, root + size - 8, 0x4400_0008, 0x4400_FFF8):
+        assert found.memory.load(Physical(inside), 8) is not None
     for beyond in (root - 8, root + size, 0x4400_0000 - 8, 0x4401_0000):
         assert found.memory.load(Physical(beyond), 8) is None

@@ -77,6 +77,13 @@ def test_tables_that_no_one_names_are_made_up_and_said_to_be() -> None:
         assert len(given.unplaced) == count and not {0x9000, 0x7000} & given.unplaced
 
 
+def test_tables_of_two_levels_and_of_one_have_places_too() -> None:
+    for width, count in ((42, 2), (29, 1)):
+        printed = Tables("64K", width, False, None)
+        given = snapshot("made", (("pte", 0x20000043000FC3),), 0x123, {}, printed).given
+        assert given is not None and len(given.unplaced) == count
+
+
 @pytest.mark.parametrize("tables", [Tables("8K", 48, False, 0), Tables("4K", 60, False, 0)])
 def test_tables_that_none_can_be_are_refused(tables: Tables) -> None:
     with pytest.raises(QuestionError, match="no processor has such tables: "):

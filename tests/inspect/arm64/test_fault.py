@@ -219,6 +219,27 @@ def test_a_new_page_of_52_bits_has_no_bits_of_another_s_address() -> None:
     assert one.missing is not None and not one.missing.entries[-1].bits >> 8 & 3
 
 
+@pytest.mark.parametrize("hafdbs", [0, 1, 2])
+def test_the_access_flag_is_set_by_software_or_by_a_processor_that_can(hafdbs: int) -> None:
+    cpu = Cpu.of(Half("4K", 39, TABLE), None, features=Features(hafdbs=hafdbs))
+    first, *others = remedies(cpu, tables(cpu, LOW, -1, -1, LEAF & ~(1 << 10)), LOW, ACCESSES[0])
+    assert [change.old ^ change.new for change in first.entries] == [1 << 10]
+    assert [(s.name, s.new ^ cpu.tcr) for one in others for s in one.settings] == (
+        [("TCR_EL1.HA", 1 << 39)] if hafdbs else []
+    )
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_page_is_made_read_only_by_the_bits_that_make_it_so(keeps: bool) -> None:
+    """Where hardware keeps the dirty state, a page with DBM=1 is writable whatever AP[2] says."""
+    cpu = Cpu.of(Half("4K", 39, TABLE), None, wxn=True, ha=keeps, hd=keeps)
+    memory = tables(cpu, LOW, -1, -1, LEAF | 1 << 51)
+    first, *_ = remedies(cpu, memory, LOW, Access(Kind.FETCH, el0=False))
+    assert [change.old ^ change.new for change in first.entries] == [
+        1 << 7 | (1 << 51 if keeps else 0)
+    ]
+
+
 def test_a_tag_counts_where_the_processor_has_it_count() -> None:
     """With TBI0=1 and TBID0=1 in fetches alone: there is no remedy then but the address."""
     cpu = Cpu.of(Half("4K", 39, TABLE, tbi=True, tbid=True), None)

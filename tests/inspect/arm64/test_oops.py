@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,16 @@ def test_the_last_of_the_aborts_that_qemu_logs_is_taken_and_they_are_counted() -
     ):
         report = oops.read(text)
         assert (report.what, report.code) == (what, code)
+
+
+def test_a_report_without_an_address_or_entries_has_no_tables() -> None:
+    report = oops.read(oopses.NULL)
+    assert oops.alone(report, "made", {}) is not None
+    assert oops.alone(replace(report, address=None), "made", {}) is None
+    assert oops.alone(replace(report, entries=()), "made", {}) is None
+    found = oops.facts(report)
+    assert found.missing == ("The text has no ESR, by which an abort is told.",)
+    assert (found.told, found.address) == ((), None)
 
 
 def test_a_processor_of_a_report_has_its_tables_or_the_usual() -> None:

@@ -217,3 +217,15 @@ SET = {
     "TBID0": "TBI0 is for data alone",
     "TBID1": "TBI1 is for data alone",
 }
+
+
+def test_mair_is_eight_types_from_the_highest_down() -> None:
+    raw = 0x0102_0304_0506_0708
+    found = read(CPU, "mair", raw)
+    assert (found.name, found.raw, found.leads_to, found.reserved) == ("MAIR_EL1", raw, None, 0)
+    assert in_order(found) == [(8 * index + 7, 8 * index) for index in reversed(range(8))]
+    for number, part in enumerate(found.parts):
+        index = 7 - number
+        assert (part.name, part.value, part.role) == (f"Attr{index}", number + 1, Role.TYPE)
+        assert part.meaning.startswith(f"AttrIndx={index}: ") and part.section == "MAIR_EL1"
+        assert not part.wrong

@@ -180,10 +180,10 @@ class _Trial:
         """The state with the missing entry made up, down to a page of the smallest size."""
         place, format = last.slot, last.slot.table.format
         used = {step.slot.table.address for step in found.steps}
-        pointer = format.levels[-1].pointer
-        assert pointer is not None
+        top = format.levels[-1]
+        shape = top.pointer or top.shapes[-1]  # a table of one level has pages alone
         size = max(format.table_bytes(level) for level in range(len(format.levels)))
-        highest = pointer.address_of(-1) & -size
+        highest = shape.address_of(-1) & -size
         free = (Physical(one) for one in range(highest, 0, -size) if one not in used)
         made, entries = dict[int, int](), list[NewEntry]()
         for level in range(place.level, -1, -1):

@@ -170,7 +170,7 @@ class Live(live.Live):
         if self._keeps_code and not agree.all():
             ended = (results["esr"] & SAID == SVC) & (results["elr"] == code_end)
             code = kept_code(asked, results["data"], ~agree & ended, earlier, code_mark)
-            code &= self._entries_agree(asked, results, asked.allowed & ~code)
+            code &= self._entries_agree(asked, results, ~code)  # what is denied sets nothing
             if code.any():
                 comparison.quirks[KEPT_CODE.name] += int(code.sum())
             agree |= code

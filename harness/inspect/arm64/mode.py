@@ -69,5 +69,6 @@ def _otherwise(cpu: Cpu, tcr: int) -> Iterator[str]:
     for number, half in ((0, cpu.low), (1, cpu.high)):
         granule = GRANULES[number][tcr >> 14 + 16 * number & 3]
         off = tcr >> 7 + 16 * number & 1
-        if half is not None and granule not in (half.granule, "reserved") and not off:
+        assert half is not None  # a mode has both
+        if granule not in (half.granule, "reserved") and not off:
             yield f"pages of {half.granule} (--mode), where TCR_EL1 has TG{number} of {granule}"

@@ -15,6 +15,7 @@ from harness.check.arm64.matrix.families import (
     DEVICE,
     Family,
     address_of,
+    descriptor_bit,
     families,
     lanes,
     lengths,
@@ -171,6 +172,18 @@ def states(one: Family) -> list[dict[str, int | str]]:
     return [control.values() for control in one.controls]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_descriptors_have_bits_of_an_address_where_the_rules_read_them(mode: str) -> None:
+    setting = Setting(mode, MODES[mode].bits, ALL)
+    cpu = setting.cpu(Control(ips=52), 0, 0)
+    machine = Machine(cpu.ttbr0, cpu.ttbr1, cpu.tcr, cpu.mair, cpu.sctlr)
+    p = arm64_rules.params(machine, 0)
+    for bit in range(32, 52):
+        held = descriptor_bit(setting, bit)
+        assert bool(held) == (bit < 48 or setting.wide)
+        assert arm64_rules.base(machine, p, held, p.granulebits) == (1 << bit if held else 0)
+
+
 REST = ("address", "kind", "el0", "pan", "uao", "size")
 """The fields of lanes but for the path."""
 
@@ -222,6 +235,17 @@ def test_addresses_lead_by_the_middle_of_the_root_to_what_has_their_lower_bits(m
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_where_no_axis_withholds_anything_every_access_is_made(mode: str) -> None:
+    for one in families("quick", mode, ALL):
+        if one.name not in ("place", "pair"):
+            continue
+        chain, control = chain_of(one.setting), one.controls[-1]
+        made = lanes(one, chain, control, np.arange(int(np.prod(one.product.shape))))
+        found = expected(one.setting, control, chain.cpu(control), made)
+        assert found.made.all() and not found.changes.any()
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_the_window_is_executed_by_both_and_no_device(mode: str) -> None:
     """In every granule of the other half, at the address that the guest is told."""
     for high, beside, device in product((False, True), GRANULES, (False, True)):
@@ -248,6 +272,8 @@ def test_nothing_but_tables_and_code_is_written() -> None:
     buffer, last = chain.guest.ram.buffer, max(chain.window_roots.values()) + 2 * 65536
     tables = chain.guest.image.table_arena.start - RAM, last - RAM
     code = chain.code - RAM, chain.code + REGION - RAM
+    [free] = chain.guest.free
+    assert free.start <= chain.data == chain.code - REGION and chain.code + REGION <= free.stop
     for first, end in ((0, tables[0]), (tables[1], code[0]), (code[1], len(buffer))):
         assert (buffer[first:end] == 0xA5).all()
     held = buffer[tables[0] : tables[1]].view(np.uint64)

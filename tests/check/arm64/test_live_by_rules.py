@@ -71,6 +71,32 @@ def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -
     assert min(lanes.values()) > 2 and batches
 
 
+def test_how_one_access_ended_is_told_by_what_it_says_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    guest, live = ByRules((10, 0, 13), ram_bytes=128 * MIB), None
+    batches = noted(monkeypatch, Live, "_agree")
+    changed(guest).run()
+    for one in batches:
+        asked = one.asked[2]
+        for lane in range(len(asked)):
+            allowed, writes = bool(asked.allowed[lane]), bool(asked.writes[lane])
+            for field, bit, counts in (
+                ("esr", 8, False),
+                ("esr", 38, False),
+                ("esr", 2, not allowed),
+                ("completed", 0, True),
+                ("data", 33, allowed and not writes),
+                ("far", 20, False),
+            ):
+                results = one.results.copy()
+                assert Live._ended_as(live, asked, lane, results[lane])  # type: ignore[arg-type]
+                results[field][lane] ^= np.uint64(1 << bit)
+                same = Live._ended_as(live, asked, lane, results[lane])  # type: ignore[arg-type]
+                assert same is not counts, (field, bit, allowed, writes)
+    assert batches
+
+
 class Otherwise(ByRules):
     """A guest all of whose accesses end otherwise, the data among it."""
 

@@ -315,7 +315,9 @@ def test_what_is_checked_is_not_said_to_be_unchecked() -> None:
     for cpu in states():
         for level in cpu.format.levels:
             for shape in level.shapes:
-                assert not decoded.unchecked(shape) & (shape.reserved_mask | shape.address_mask)
+                odd = decoded.unchecked(shape)
+                assert not odd & (shape.reserved_mask | shape.address_mask)
+                assert not any(odd & bits for bits in shape.bits.values())
 
 
 @pytest.mark.parametrize("given", [{}, {"mair": 0}, {"tcr": 0}, {"tcr": 0, "mair": 0}])
@@ -429,3 +431,16 @@ def test_attrindx_is_bits_4_to_2_of_a_page(index: int) -> None:
         if has:
             assert memory_type.selecting(bits, index) == index << 2
     assert memory_type.index_of({}, raw) == 0
+
+
+def test_fields_that_play_no_part_say_why() -> None:
+    """NS and NSTable outside the Secure state; what tables withhold, with HPDn=1."""
+    secure, withheld = "ignored, outside the Secure state", "ignored, with TCR_EL1.HPDn=1"
+    page, table = parts(1 << 5 | 3, 0)["NS"], parts(1 << 63 | 3, 1)["NSTable"]
+    for part in page, table:
+        assert (part.role, part.meaning, part.reason) == (Role.IGNORED, secure, secure)
+    half = Half("4K", 48, 0, hpd=True)
+    for part in decode.read(Cpu.of(half, half), 0xF << 59 | 3, 1).parts:
+        if part.name in ("PXNTable", "UXNTable", "APTable[0]", "APTable[1]"):
+            assert (part.role, part.meaning) == (Role.IGNORED, withheld)
+            assert parts(0xF << 59 | 3, 1)[part.name].role is Role.RIGHT

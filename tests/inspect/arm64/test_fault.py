@@ -250,6 +250,19 @@ def test_a_tag_counts_where_the_processor_has_it_count() -> None:
         assert plain and tagged == (() if access.kind is Kind.FETCH else plain)
 
 
+def test_a_missing_page_of_a_table_of_one_level_is_made() -> None:
+    cpu = Cpu.of(Half("64K", 29, TABLE), None)
+    address = Virtual(0x12_3456)
+    for access in ACCESSES:
+        (one,) = remedies(cpu, tables(cpu, address, 0), address, access)
+        assert one.missing is not None and one.missing.slot is not None
+        [page] = one.missing.entries
+        assert page.page and one.missing.slot.table.address == TABLE
+        words = {int(one.missing.slot.address): page.bits | 0x8000_0000}
+        there = outcome(cpu, Overlay(tables(cpu, address, 0), words), address, access)
+        assert isinstance(there, Allowed) and there.physical == 0x8000_3456
+
+
 def test_a_page_that_el0_may_write_is_never_executed_by_el1() -> None:
     cpu = Cpu.of(Half("4K", 39, TABLE), None)
     memory = tables(cpu, LOW, *[TABLE * n | 3 for n in (2, 3)], LEAF | 1 << 6)
@@ -490,6 +503,8 @@ def test_why_an_abort_is_not_given_is_said() -> None:
     assert any(pan in s for s in said)
     assert any("until TLBI" in s for s in said)
     assert any("here TTBR0_EL1 is 0x10000" in s for s in said)
+    assert "the tables were changed since" in said
+    assert len([s for s in said if " gives it with " in s]) == 1
     upper = Cpu.of(Half("4K", 39, TABLE), Half("4K", 39, TABLE + 0x1000))
     far = Virtual((1 << 64) - 0x1000)
     said = compare(Snapshot("", upper, BufferMemory(bytes(8)), None), read, far).explanations
@@ -523,6 +538,14 @@ def test_with_which_other_bit_the_abort_comes_is_said(
     found = compare(Snapshot("", cpu, tables(cpu, LOW, -1, -1, raw), None), seen(code), LOW)
     assert any(said in one for one in found.explanations) == (hafdbs >= least)
     assert bool(found.giving) == (hafdbs < least)
+
+
+@pytest.mark.parametrize("bit", [7, 8, 9, 14, 24, 37, 38])
+def test_bits_of_a_syndrome_that_no_access_decides_play_no_part(bit: int) -> None:
+    """S1PTW, CM, EA, AR, ISV, and ISS2.DirtyBit and Overlay."""
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    snapshot = Snapshot("", cpu, tables(cpu, LOW, -1, -1, 0), None)
+    assert compare(snapshot, seen(hex(0x9600_0007 | 1 << bit)), LOW).giving
 
 
 def test_an_alignment_fault_of_normal_memory_has_reasons_that_can_be() -> None:

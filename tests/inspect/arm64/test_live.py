@@ -74,6 +74,7 @@ def test_each_register_is_that_of_el1() -> None:
         (EL1H, 0, False, False),
         (EL1H | PSTATE_PAN, 0, True, False),
         (EL1H | PSTATE_UAO, 0, False, True),
+        (EL1H & ~1 | PSTATE_UAO, 0, False, True),  # with SP_EL0
     ],
 )
 def test_pan_and_uao_are_as_el1_has_them(state: int, span: int, pan: bool, uao: bool) -> None:
@@ -156,6 +157,8 @@ def test_the_host_has_registers_of_its_own(state: int, hcr: int) -> None:
     found, notes = processor({**SHOWN, **HOST, "cpsr": state, "HCR_EL2": hcr})
     assert (found.ttbr0, found.tcr) == (SHOWN["TTBR0_EL1"] + 1, SHOWN["TCR_EL1"] + 1)
     assert notes[0].startswith("The host's regime, EL2&0")
+    assert found.pstate is not None
+    assert bool(found.pstate & PSTATE_PAN) == (state == 0)  # as after an exception from EL0
 
 
 @pytest.mark.parametrize(

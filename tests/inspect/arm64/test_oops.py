@@ -113,9 +113,22 @@ def test_the_last_of_the_aborts_that_qemu_logs_is_taken_and_they_are_counted() -
         assert (report.what, report.code) == (what, code)
 
 
+@pytest.mark.parametrize("exception", range(0x1E, 0x28))
+def test_aborts_of_qemu_s_log_are_those_of_four_classes(exception: int) -> None:
+    text = oopses.QEMU.replace("0x96000045", hex(exception << 26 | 1 << 25 | 0x45))
+    if exception in (0x20, 0x21, 0x24, 0x25):
+        assert oops.read(text).code == exception << 26 | 1 << 25 | 0x45
+    else:
+        with pytest.raises(QuestionError):
+            oops.read(text)
+
+
 def test_a_report_without_an_address_or_entries_has_no_tables() -> None:
     report = oops.read(oopses.NULL)
-    assert oops.alone(report, "made", {}) is not None
+    usual = "pages are of 4K, and addresses of 48 bits"
+    for text, printed in ((oopses.NULL, True), (oopses.OLD, False)):
+        made = oops.alone(oops.read(text), "made", {})
+        assert made is not None and (made.assumed[0] == usual) is not printed
     assert oops.alone(replace(report, address=None), "made", {}) is None
     assert oops.alone(replace(report, entries=()), "made", {}) is None
     found = oops.facts(report)

@@ -31,10 +31,9 @@ def put_code(memory: BufferMemory, physical: Words, xlen: int) -> None:
     """Puts code at physical addresses, multiples of 4, that loads the mark of its own address."""
     value = code_mark(physical)
     upper = (value + np.uint64(0x800)) & np.uint64(0xFFFF_F000)
-    lower = value & np.uint64(0xFFF)
     words = (
         upper | np.uint64(_LUI_A0),
-        lower << np.uint64(20) | np.uint64(_ADDI_A0[xlen]),
+        value << np.uint64(20) | np.uint64(_ADDI_A0[xlen]),  # its lowest 12 bits, of 32
         np.full(len(physical), _ECALL, np.uint64),
     )
     for number, word in enumerate(words):

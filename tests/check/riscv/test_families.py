@@ -183,6 +183,7 @@ def test_a_quirk_shows_where_the_guest_saw_what_it_says_and_is_news_elsewhere(
     one: RiscvQuirk,
 ) -> None:
     hart, made, cpu, differs = next(departing_of(one))
+    assert (hart.xlen == 32) == ("riscv32" in one.name)
     asked = partial(expected, hart, cpu, made)
     for agree in (np.ones_like(differs), np.zeros_like(differs), np.arange(len(made)) % 2 == 0):
         none: Any = None
@@ -356,6 +357,20 @@ def test_the_full_preset_tries_every_place_of_a_64k_page_with_every_number() -> 
     hart = hart_of("sv39")
     [napot] = [one for one in families("full", hart) if (one.name, one.level) == ("napot", 0)]
     assert {axis.name: len(axis.values) for axis in napot.product.axes}["vpn"] == 16
+    quick = {axis.name: axis.values for axis in family("napot", 0, hart).product.axes}["vpn"]
+    assert len(quick) == 2 and quick[0] == 0 and 0 < quick[1] < 16
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_pages_lead_to_is_the_machine_s_free_memory(mode: str) -> None:
+    chain = chain_of(hart_of(mode))
+    [free] = chain.guest.free
+    assert free.start <= chain.data < chain.data + REGION <= chain.code
+    assert chain.code + REGION <= free.stop
+    arena = chain.guest.image.table_arena
+    assert all(table in arena and table % 4096 == 0 for table in chain.tables)
+    assert len(set(chain.tables)) == len(chain.tables)
+    assert chain.data % REGION == chain.code % REGION == 0
 
 
 def test_code_loads_its_own_token_wherever_it_is_fetched() -> None:

@@ -241,9 +241,13 @@ def test_every_field_of_a_result_is_looked_at(few: Plan, monkeypatch: pytest.Mon
     batches, lanes = noted(monkeypatch, run, "agreeing"), Counter[str]()
     assert not tried(replace(few, work=few.work[::8])).failures
     for one in batches:
-        _, made, _, _, wanted = one.asked
+        _, made, jobs, _, wanted = one.asked
         fails, fetch = wanted.cause != arrays.ALLOWED, made.access == ACCESSES.index("fetch")
         levels, every = len(made.words), (0, 17, 63)
+        # A store shows, be it of all bytes or of any.
+        was, stored = jobs["word"][:, levels][~fetch], jobs["value"][~fetch]
+        assert all(((was ^ stored) >> np.uint64(8 * at) & np.uint64(0xFF)).any() for at in range(8))
+        assert (was != stored).all()
         seen: Seen = {
             **entries(levels, fails),
             f"after {levels}": (~fetch, every),

@@ -40,6 +40,7 @@ Chosen = Mapping[str, npt.NDArray[Any]]
 
 _BITS: Final = {"V": V, "R": R, "W": W, "X": X, "U": U, "G": G, "A": A, "D": D}
 _TOP_INDEX: Final = 2
+"""The entry of the root by which all addresses lead."""
 _NO_LEVEL: Final = 255
 
 
@@ -111,7 +112,7 @@ def permissive(family: Family, chain: Chain, chosen: Chosen) -> Lanes:
     return Lanes(
         words=words,
         missing=np.full(n, _NO_LEVEL, np.uint8),
-        address=address_of(chain, there, _TOP_INDEX),
+        address=address_of(chain, there),
         access=access,
         user=user,
         sum=chosen["sum"] == 1,
@@ -149,13 +150,10 @@ def frame(chain: Chain, level: int, physical: Words) -> Words:
     return found
 
 
-def address_of(chain: Chain, physical: Words, top_index: int) -> Words:
-    """The address that leads to a physical one by pages of any size, by an entry of the root."""
+def address_of(chain: Chain, physical: Words) -> Words:
+    """The address that leads to a physical one by pages of any size."""
     top = chain.format.levels[-1]
-    address = physical & np.uint64(top.size - 1) | np.uint64(top_index << top.shift)
-    if chain.format.entry_bytes == 8 and top_index >= top.entries // 2:
-        address |= np.uint64((1 << 64) - (top.entries << top.shift))
-    found: Words = address
+    found: Words = physical & np.uint64(top.size - 1) | np.uint64(_TOP_INDEX << top.shift)
     return found
 
 

@@ -50,7 +50,7 @@ def reached_by(chain: Chain, made: Lanes, by_engine: Expected) -> Words:
     """Where an access leads, or, if to no memory, would lead."""
     there = np.where(made.access == _FETCH, np.uint64(chain.code), np.uint64(chain.data))
     leads = (by_engine.cause == ALLOWED) & by_engine.backed
-    usual = there | made.address & np.uint64(REGION - 1) & ~np.uint64(7)
+    usual = there | made.address & np.uint64(REGION - 1)
     return np.where(leads, by_engine.walks.physical, usual)
 
 

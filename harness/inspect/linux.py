@@ -194,16 +194,13 @@ def cut(raw: int, mask: int, name: Callable[[int], str]) -> Iterator[tuple[int, 
     """The bits under the mask, from the highest down, cut where their names change: of each part
     its mask, its name and its value.  `name` is that of a bit."""
     wanted = [bit for bit in reversed(range(64)) if mask >> bit & 1]
-    for (_, called), run in groupby(wanted, key=lambda bit: (_block(mask, bit), name(1 << bit))):
-        part = sum(1 << bit for bit in run)
+    # Bits that follow one another have the same sum of their number and their place in the list.
+    placed = groupby(enumerate(wanted), key=lambda one: (sum(one), name(1 << one[1])))
+    for (_, called), run in placed:
+        part = sum(1 << bit for _, bit in run)
         yield part, called, (raw & part) // (part & -part)
 
 
 def ignored(reading: Reading) -> int:
     """The bits that the machine ignores."""
     return reduce(or_, (part.mask for part in named(reading, Role.IGNORED)), 0)
-
-
-def _block(mask: int, bit: int) -> int:
-    """The number of bits above `bit` that are not in the mask: neighbours have the same."""
-    return (~mask >> bit & (1 << 64 - bit) - 1).bit_count()

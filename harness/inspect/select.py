@@ -154,8 +154,6 @@ def fields(format: Format, level: int) -> dict[str, int]:
     """The named bits of a page at a level that are neither its presence, its rights, its use nor
     what makes it a page."""
     here = format.levels[level]
-    if here.leaf is None:
-        return {}
     taken = format.rights_mask | format.accessed | format.dirty | here.presence
     taken |= here.telling if here.pointer is not None else 0
     pages = {name: mask for shape in here.pages for name, mask in shape.bits.items()}

@@ -12,7 +12,7 @@ import pytest
 
 from harness.architectures import NAMES, has
 from harness.inspect import architecture
-from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
 from harness.inspect.sources.layout import snapshot
 from harness.inspect.translation import translate
 from harness.paging import bulk
@@ -110,3 +110,18 @@ def test_an_address_is_translated_where_it_is_said_to_be_one(name: str) -> None:
         # Of s390 an address may be beyond what TL of the ASCE has of the root's table.
         assert served == rooted or (served and where.cpu.architecture == "s390"), hex(address)
     assert shown == {True, False} or where.cpu.architecture == "s390"
+
+
+def test_an_architecture_that_is_not_in_this_layer_yet_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(architecture, "NAMES", ("sparc", *NAMES))
+    with pytest.raises(SourceError, match="tables of sparc are read by the library, validate"):
+        architecture.named("sparc")
+    for target, order in ("x86_64", "little"), ("s390x", "big"), ("sparc", "little"):
+        assert architecture.byte_order_of(target) == order
+    assert architecture.of_target("riscv64", "it") is architecture.named("riscv")
+    with pytest.raises(SourceError, match="it is of sparc, whose tables are not known here"):
+        architecture.of_target("sparc", "it")
+    assert architecture.of_root(["mstatus", "satp"]) == "riscv"
+    assert architecture.of_root(["mstatus"]) is None

@@ -25,6 +25,8 @@ BITWISE = (ast.BitAnd, ast.BitOr, ast.BitXor, ast.LShift, ast.RShift)
 EVEN = {"min", "max", "minimum", "maximum", "union1d", "array_equal"}
 """Functions, some of them numpy's, for which the order of their arguments says nothing."""
 SIMPLE = (ast.AugAssign, ast.Raise, ast.Break, ast.Continue)
+BUILTIN = {"bytes", "dict", "frozenset", "int", "list", "set", "str", "tuple"}
+"""Types whose names begin with a small letter."""
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -155,8 +157,10 @@ def _is_type(node: ast.expr) -> bool:
         return _is_type(node.left) and _is_type(node.right)
     if isinstance(node, ast.Subscript):
         return _is_type(node.value)
+    if isinstance(node, ast.Constant):
+        return node.value is None
     name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
-    return bool(name.strip("_")[:1].isupper() and not name.isupper()) or name in {"dict", "tuple"}
+    return bool(name.strip("_")[:1].isupper() and not name.isupper()) or name in BUILTIN
 
 
 def _of_node(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:

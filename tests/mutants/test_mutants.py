@@ -51,6 +51,7 @@ def made(source: str, directory: Path) -> list[Mutant]:
         ("a = 0x1000", {"a = 4095", "a = 4097"}),
         ("a = 'text' f'{b + 1}'", set()),
         ("a: int | str = b", set()),
+        ("a = Some | str | tuple[str, int] | None", set()),
         ("assert a < b", set()),
         ("zip(a, b, strict=True)", {"(zip(b, a, strict=True))", "pass"}),
     ],

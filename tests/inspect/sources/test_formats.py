@@ -21,6 +21,7 @@ import pytest
 from harness.cli.source import Source
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import capture, kdump
+from harness.inspect.sources.content import Content
 from harness.inspect.sources.pieces import Pieces
 from harness.machine.errors import Misuse
 from harness.paging.address import Physical, Span
@@ -158,6 +159,34 @@ def test_a_block_of_many_frames_is_read_anywhere(tmp_path: Path) -> None:
         )
         assert backed is None
         assert np.array_equal(found, words[chosen])
+
+
+def test_a_frame_says_how_much_it_holds_in_as_many_bytes_as_that_takes(tmp_path: Path) -> None:
+    """At both sides of each power of 128 (snappy, format_description.txt, 1)."""
+    whole, memory = b"", b""
+    for size in (1, 126, 127, 128, 129, 255, 256, (1 << 14) - 1, 1 << 14, 1 << 16):
+        octets = bytes([size % 251]) * size
+        packed = bytes(4) + bytes(cramjam.snappy.compress_raw(octets))
+        whole += struct.pack("<I", len(packed) << 8) + packed
+        memory += octets
+    path = tmp_path / "capture"
+    path.write_bytes(
+        head(capture.AVML, 0, len(memory)) + whole + struct.pack("<Q", len(whole))
+    )
+    held = capture.memory(Content.of_file(path))
+    assert held.backed == (Span(0, len(memory) - 1),)
+    assert held.content.part(0, len(memory)).tobytes() == memory
+
+
+@pytest.mark.parametrize("begin", [b"\xff" * 8, b"\0" * 8, b"\x81\x80\x04" * 3], ids=bytes.hex)
+def test_a_frame_that_says_no_size_or_one_that_no_frame_has_is_damaged(
+    tmp_path: Path, begin: bytes
+) -> None:
+    path = tmp_path / "capture"
+    frame = struct.pack("<I", 4 + len(begin) << 8) + bytes(4) + begin
+    path.write_bytes(head(capture.AVML, 0, 1 << 17) + frame)
+    with pytest.raises(SourceError, match="what is at 0x20 of it is no frame of snappy"):
+        capture.memory(Content.of_file(path))
 
 
 # Cores in the format of kdump

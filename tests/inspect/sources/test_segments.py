@@ -51,6 +51,20 @@ def test_words_are_read_wherever_in_the_file_they_lie(
     assert (words.tolist(), backed) == (expected[2:], None)
 
 
+def test_a_word_is_read_whole_of_which_the_end_lies_where_no_other_was_read(tmp_path: Path) -> None:
+    """Behind a word that is aligned, one that goes on in the next page of the file."""
+    octets = bytes(1 + place % 251 for place in range(0x3000))
+    (tmp_path / "file").write_bytes(octets)
+    first, size, offset = (
+        np.array(column, np.uint64) for column in ((0, 8, 16), (8, 8, 8), (0x100, 0xFFC, 0x1FFF))
+    )
+    memory = SegmentMemory.of(Content.of_file(tmp_path / "file"), first, size, offset)
+    words, backed = memory.gather(first, 8)
+    assert backed is None
+    expected = [int.from_bytes(octets[at : at + 8], "little") for at in offset.tolist()]
+    assert words.tolist() == expected
+
+
 def test_a_segment_reaches_the_last_byte_of_the_file_and_no_further(tmp_path: Path) -> None:
     assert of(tmp_path, (0x1000, 0x40, SIZE - 0x40)).backed == (Span(0x1000, 0x103F),)
     for segment in (

@@ -474,6 +474,25 @@ def test_what_a_pointer_probably_is_that_was_never_meant_as_one_is_said(
     assert found is None if said is None else (found or "").startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("octet", "name"),
+    [
+        (0x5A, "POISON_INUSE"),
+        (0x6B, "POISON_FREE"),
+        (0xA5, "POISON_END"),
+        (0xAA, "PAGE_POISON"),
+        (0xBB, "SLUB_RED_INACTIVE"),
+        (0xCC, "SLUB_RED_ACTIVE"),
+    ],
+)
+def test_what_linux_fills_memory_with_is_named(octet: int, name: str) -> None:
+    """include/linux/poison.h."""
+    for size in 4, 8:
+        word = int.from_bytes(bytes([octet]) * size)
+        assert name in (data.filled(word, size) or "")
+        assert name in (data.pointer(word + 8, 8 * size) or "")
+
+
 def test_a_pointer_of_32_bits_ends_where_its_addresses_do() -> None:
     assert data.pointer(0xFFFF_FFF4, 32) == "an error code in place of a pointer, -12"
     assert data.pointer(0xFFFF_FFF4) is None

@@ -74,7 +74,7 @@ def _label(cpu: Cpu, mask: int, what: str) -> _Label:
         return _Label("reserved", Role.RESERVED, "must be 0", "loading it raises #GP(0)")
     if mask >> LEGACY_ADDRESS_BITS and not cpu.long:
         return _same("ignored", Role.IGNORED, "ignored outside long mode")
-    if cpu.cr4 & Cr4.PCIDE and mask == Cr3.KEEP_TLB:
+    if mask == Cr3.KEEP_TLB:  # with CR4.PCIDE: without it the bit is reserved
         return _Label(
             "KEEP_TLB",
             Role.USE,

@@ -166,6 +166,9 @@ def test_the_registers_that_are_given_are_those_of_the_mode() -> None:
     pae = {"cr4": 0x20, "efer": 0x800}
     made = entries.snapshot("x", [("pdpt", 0x2001), ("pde", 0)], 0xC000_0000, pae)
     assert (made.cpu.mode, made.cpu.pdptes) == (Mode.PAE, (0, 0, 0, 0x2001))
+    assert not any("is reserved" in note for note in made.notes)
+    made = entries.snapshot("x", [("pdpt", 0x2003), ("pde", 0)], 0xC000_0000, pae)
+    assert any("PDPTE 3 0x2003 (0x2 is reserved)" in note for note in made.notes)
     made = entries.snapshot("x", [("pde", 0x63)], 0xC000_0000, {"cr4": 0})
     assert made.cpu.mode is Mode.BITS_32
 

@@ -84,6 +84,7 @@ def test_a_bit_that_cr3_and_all_its_entries_have_marks_encrypted_memory(
     assert said in found.assumed
     plain = opened(f"{file({})},cr4=0")  # outside long mode CR3 has 32 bits
     assert plain.cpu.c_bit is None
+    assert opened(f"{file({})},cr4=0x20,efer=0").cpu.c_bit is None
     one_without = file({0x1008: 0x3067})
     if bit >= 40:
         with pytest.raises(SourceError, match=f"give --c-bit {bit}"):

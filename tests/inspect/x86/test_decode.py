@@ -15,7 +15,9 @@ from operator import or_
 import pytest
 
 from harness.inspect.decode import Reading, Role, levels_of, named, read
+from harness.inspect.snapshot import QuestionError
 from harness.inspect.x86 import decode
+from harness.inspect.x86.mode import in_mode
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode, reserved_in_pdpte
 
@@ -391,6 +393,12 @@ def test_what_leads_nowhere_has_no_memory_type(raw: int) -> None:
 def test_what_is_no_entry_is_refused(cpu: Cpu, raw: int, level: int, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         read(cpu, raw, level)
+
+
+def test_a_processor_that_cannot_be_is_refused() -> None:
+    for mode, width in ("4", 53), ("4", 31), ("pae", 53):
+        with pytest.raises(QuestionError, match=f"MAXPHYADDR is 32 to 52 bits, not {width}"):
+            in_mode(mode, {"maxphyaddr": width})
 
 
 @pytest.mark.parametrize("name", ["W", "PS", "KEY", "D", "XD"])

@@ -1043,6 +1043,17 @@ def test_expectations_of_other_levels_are_left_out() -> None:
     assert [len(read.at(Cpu.long_mode(levels, 0))) for levels in (4, 5)] == [1, 2]
 
 
+def test_expectations_are_of_every_number_of_levels_that_a_mode_has() -> None:
+    """In PAE paging tables have two, and three where the PDPTEs are no registers."""
+    for levels in 2, 3, 4, 5:
+        read = expectations({0x1000: {"user": "r", "levels": [levels]}})
+        there = [len(read.at(Cpu.in_mode(mode, 0))) for mode in Mode]
+        assert there == [Cpu.in_mode(mode, 0).levels == levels for mode in Mode]
+    for levels in 1, 6:
+        with pytest.raises(QuestionError, match=f"levels has {levels}: tables have one of 2, 3, "):
+            expectations({0x1000: {"user": "r", "levels": [levels]}})
+
+
 def test_expectations_of_which_none_is_of_these_levels_ask_nothing(made: Made) -> None:
     meant = {0x1000: {"user": "r", "levels": [5, 3]}}
     with pytest.raises(QuestionError, match="and none of them 4, which these tables have"):

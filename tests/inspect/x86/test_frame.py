@@ -49,6 +49,7 @@ LONG = (0x2, RIP, KERNEL, FLAGS, 0x900, 0x18)
         (LONG, Mode.LEVEL_4, SP + 8 * 14),  # the handler has saved its registers
         ((0x6, RIP, USER, FLAGS, 0x7FFF_0000, DATA), Mode.LEVEL_4, SP + 16),
         ((0x2, RIP, KERNEL, FLAGS, 0x900, 0), Mode.LEVEL_4, SP),  # SS is null after an interrupt
+        ((0x2, RIP, 0xFFF8, FLAGS, 0x900, 0xFFF0), Mode.LEVEL_4, SP),  # the last of a GDT
         ((0x2, RIP, 0x8, FLAGS), Mode.BITS_32, SP),
         ((0x7, RIP, 0x1B, FLAGS), Mode.BITS_32, SP + 4 * 12),
         ((0x2, RIP, 0x8, FLAGS), Mode.BITS_32, SP + 4 * 3),  # which is aligned to a word alone
@@ -71,14 +72,14 @@ def test_the_frame_is_found_above_what_the_handler_saved(
         (1, 0x5000),  # not mapped
         (2, 0),  # no selector
         (2, 0x11),  # ring 1
-        (2, KERNEL | 1 << 20),
+        (2, KERNEL | 1 << 16),
         (3, FLAGS & ~2),
         (3, FLAGS | 8),
         (3, FLAGS | 1 << 30),
         (3, FLAGS | 1 << 5),
         (3, FLAGS | 1 << 15),
         (5, DATA),  # of another ring
-        (5, 1 << 40),
+        (5, 1 << 16),
     ],
 )
 def test_what_differs_in_one_word_is_no_frame(index: int, word: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.inspect import decode
+from harness.inspect import architecture, decode
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
 from harness.inspect.x86 import data, linux
@@ -96,6 +96,12 @@ def guess(raw: int, level: int = 0, cpu: Cpu = CPU, dialect: bool = False) -> st
         (word(b"\x55\x48\x89\xe5\x41\x57\x41\x56"), 0, CPU, "code, with push"),
         (0x0000_7FFF_1234_5678, 0, CPU, "an address of a process, 0x7fff12345678: this may be"),
         (0x0000_5555_5555_4001, 0, CPU, "an address of a process, 0x555555554001: this may be"),
+        (0x0000_54FF_5555_4001, 0, CPU, ""),
+        (0x0000_5500_5555_4001, 0, CPU, "an address of a process, 0x550055554001: this may be"),
+        (0x0000_56FF_5555_4001, 0, CPU, "an address of a process, 0x56ff55554001: this may be"),
+        (0x0000_5700_5555_4001, 0, CPU, ""),
+        (0x0000_7EFF_5555_4001, 0, CPU, ""),
+        (0x0000_7F00_5555_4001, 0, CPU, "an address of a process, 0x7f0055554001: this may be"),
         (0x0000_4321_0000_8765, 0, CPU, "two numbers of 32 bits, 0x8765 and 0x4321, unless MAX"),
         (0x6EC6_6D49_8352_734B, 0, CPU, "no entry at all: its address, 0x66d4983527000, needs 51"),
         (0x6EC6_6D49_8352_734B, 1, PAE, "no entry at all: its address, 0x66d4983527000, needs 51"),
@@ -346,7 +352,7 @@ def test_a_page_that_was_shifted_too_far_is_found_by_the_pages_beside_it(
 ) -> None:
     cpu = Cpu.in_mode(mode, 0, cr4=Cr4.PSE)
     size, page = cpu.format.entry_bytes, cpu.format.levels[level].size
-    first, flags = 8 * page, 0x63 | (0x80 if level else 0)
+    first, flags = 8 * page, 0x63 | (0x1080 if level else 0)  # PAT, of a large page, too
     if size == 4 and (first + 10 * page) << shift >= 1 << 32:
         pytest.skip("such an address does not fit in an entry of 32 bits")
 
@@ -496,4 +502,7 @@ def test_what_linux_fills_memory_with_is_named(octet: int, name: str) -> None:
 def test_a_pointer_of_32_bits_ends_where_its_addresses_do() -> None:
     assert data.pointer(0xFFFF_FFF4, 32) == "an error code in place of a pointer, -12"
     assert data.pointer(0xFFFF_FFF4) is None
+    for cpu, narrow in (CPU, False), (PAE, True), (BITS_32, True):
+        found = architecture.of(cpu).pointer(cpu, Virtual(0xFFFF_FFF4))
+        assert (found == data.pointer(0xFFFF_FFF4, 32)) is narrow
     assert (data.pointer(0x6B6B_6B73, 32) or "").startswith("the byte 0x6b throughout, with which")

@@ -170,9 +170,7 @@ def test_a_frame_says_how_much_it_holds_in_as_many_bytes_as_that_takes(tmp_path:
         whole += struct.pack("<I", len(packed) << 8) + packed
         memory += octets
     path = tmp_path / "capture"
-    path.write_bytes(
-        head(capture.AVML, 0, len(memory)) + whole + struct.pack("<Q", len(whole))
-    )
+    path.write_bytes(head(capture.AVML, 0, len(memory)) + whole + struct.pack("<Q", len(whole)))
     held = capture.memory(Content.of_file(path))
     assert held.backed == (Span(0, len(memory) - 1),)
     assert held.content.part(0, len(memory)).tobytes() == memory

@@ -14,6 +14,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from harness.inspect.held import hold_tables, refuse
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import qmp
 from harness.inspect.translation import translate
-from harness.inspect.x86.live import hold_beside
+from harness.inspect.x86.live import _model, hold_beside
 from harness.machine.errors import MachineError, Misuse, ProtocolError
 from harness.machine.foreign import ForeignMonitor, conversation
 from harness.machine.monitor import ANSWER_LIMIT
@@ -514,3 +515,24 @@ def test_where_a_table_was_probably_meant_to_be_is_read_while_it_can_be() -> Non
     assert found.stages[0].likely == (
         "the table at 0x15000, whose address was shifted left by 7 bits",
     )
+
+
+@pytest.mark.parametrize("has", [False, True])
+@pytest.mark.parametrize(
+    ("field", "name"), [("page1gb", "pdpe1gb"), ("pse36", "pse36"), ("lam", "lam")]
+)
+def test_what_qemu_shows_of_the_processor_is_not_assumed(field: str, name: str, has: bool) -> None:
+    shown = {"vendor": "GenuineIntel", "phys-bits": 46, "pdpe1gb": True}
+    monitor: Any = SimpleNamespace(cpu_property={**shown, name: has}.get)
+    told, assumed = _model(monitor, {})
+    assert (told[field], told["maxphyaddr"], told["amd"], assumed) == (has, 46, False, ())
+
+
+def test_what_qemu_does_not_show_of_the_processor_is_assumed_unless_it_is_given() -> None:
+    for vendor, amd in ("AuthenticAMD", True), ("HygonGenuine", True), ("GenuineIntel", False):
+        for bits in None, 0, 31, 53:
+            monitor: Any = SimpleNamespace(cpu_property={"vendor": vendor, "phys-bits": bits}.get)
+            told, assumed = _model(monitor, {})
+            assert told == {"amd": amd, "maxphyaddr": 52}
+            assert [one.partition(" ")[0] for one in assumed] == ["the", "MAXPHYADDR=52,"]
+            assert _model(monitor, {"page1gb": 0, "maxphyaddr": 40}) == (told, ())

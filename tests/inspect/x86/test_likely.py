@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.inspect import architecture, decode
+from harness.inspect.data import filled
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
 from harness.inspect.x86 import data, linux
@@ -495,7 +496,7 @@ def test_what_linux_fills_memory_with_is_named(octet: int, name: str) -> None:
     """include/linux/poison.h."""
     for size in 4, 8:
         word = int.from_bytes(bytes([octet]) * size)
-        assert name in (data.filled(word, size) or "")
+        assert name in (filled(word, size) or "")
         assert name in (data.pointer(word + 8, 8 * size) or "")
 
 

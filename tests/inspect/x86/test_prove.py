@@ -4,6 +4,7 @@ and what is left out. The proofs themselves are those of the command."""
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.check.compare import Answer, Comparison, Disagreement
 from harness.inspect import prove as generic
 from harness.inspect.prove import Part
 from harness.inspect.snapshot import QuestionError, Snapshot
@@ -383,6 +385,55 @@ def test_why_a_table_cannot_be_where_it_is(at: int, why: str | None) -> None:
 
 
 # ---- what has no guest ----
+
+
+def test_tables_of_32_bits_are_refused_where_an_engine_is_lost_in_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the guest is closed; those of long mode are taken."""
+    ended: list[bool] = []
+    guest: Any = SimpleNamespace(close=lambda: ended.append(True))
+    image = SimpleNamespace(load=lambda _: SimpleNamespace(moved=lambda _: None))
+    for name, fake in {
+        "processor_for": lambda *_: None,
+        "largest_window": lambda *_: 0,
+        "room": lambda *_: (0, 0),
+        "StubImage": image,
+        "Guest": lambda *_, **__: guest,
+        "why_long_mode_only": lambda _: "It is lost there.",
+    }.items():
+        monkeypatch.setattr(module, name, fake)
+    for mode in Mode:
+        cpu = Cpu.in_mode(mode, 0)
+        part = Part(cpu.format, (), listing([], []))
+        asked = Snapshot("", cpu, BufferMemory(bytes(8)), None), [part]
+        if mode in (Mode.LEVEL_4, Mode.LEVEL_5):
+            assert module.new_guest(*asked, "tcg", None) is guest
+        else:
+            with pytest.raises(Misuse, match=r"It is lost there\. Choose another"):
+                module.new_guest(*asked, "tcg", None)
+    assert ended == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("found", "agrees", "said"),
+    [
+        (Comparison("walk"), None, "not comparable: the tables have nothing there"),
+        (Comparison("walk", not_comparable=Counter(edge=1)), None, "not comparable: edge"),
+        (Comparison("walk", compared=1), True, "as expected"),
+        (Comparison("walk", compared=1, quirks=Counter(odd=1)), True, "departs, as odd has it"),
+        # More rows than were expected are no rows that were compared.
+        (Comparison("walk", 0, 1, [Disagreement("walk", 0, None, "0", "1")]), False, "1"),
+    ],
+)
+def test_what_an_engine_says_of_a_question_that_is_asked_again(
+    found: Comparison, agrees: bool | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixtures = SimpleNamespace(compare_one=lambda *_: found)
+    monkeypatch.setattr(generic, "fixtures_of", lambda _: fixtures)
+    built: Any = SimpleNamespace(cpu=Cpu.long_mode(4, 0), guest=None, memory=None)
+    question = Disagreement("walk", 0, None, "", "")
+    assert generic._answered("tcg", "QEMU", built, question) == Answer("tcg", "QEMU", agrees, said)
 
 
 def test_pdptes_that_every_walk_reads_are_loaded_once_without_what_tcg_sets() -> None:

@@ -75,11 +75,11 @@ NEWS = """
 
 NOT_STORED = """
     import pytest
-    from harness.paging.x86.cpu import Cpu
+    from harness.paging.x86.cpu import Cpu, Mode
 
     @pytest.mark.parametrize("cr3", [0x3200000, 0, 1 << 40 - 1, -0x1000, 1 << 40, 1 << 64])
     def test_a_root(prove, cr3):
-        prove(Cpu.long_mode(4, cr3))
+        prove(Cpu.in_mode(Mode.LEVEL_4, cr3))
 
     def test_tables_without_a_page(space, prove):
         space.map(0x400000, space.frames(1), level=0, bits=space.format.granting())

@@ -10,26 +10,22 @@ import pytest
 
 from harness.check.arm64.live import Live
 from harness.check.live import Flushed
+from tests.check import drops
+from tests.check.drops import FLUSHED, columns
 
 PAGES = {
-    "the first byte of the page": (0x4020_1000, 12, True),
-    "the last byte of the page": (0x4020_1FFF, 12, True),
-    "the page before": (0x4020_0FFF, 12, False),
-    "the page behind": (0x4020_2000, 12, False),
-    "another part of the 2M block": (0x403F_F000, 21, True),
-    "the 2M block behind": (0x4040_0000, 21, False),
+    **drops.PAGES,
     "the 64K page": (0x4020_F000, 16, True),
     "the 64K page behind": (0x4021_0000, 16, False),
 }
-"""Translations, and whether TLBI of 0x40201abc drops them."""
+"""Translations, and whether TLBI of `FLUSHED` drops them."""
 
 
 def dropped(flush: Flushed, is_global: bool) -> dict[str, bool]:
     lanes = np.arange(len(PAGES))
+    addresses, shifts = columns(PAGES)
     source: Any = SimpleNamespace(
-        address=np.array([address for address, _, _ in PAGES.values()], np.uint64),
-        shift=np.array([shift for _, shift, _ in PAGES.values()], np.uint64),
-        lasting=np.full(len(PAGES), is_global),
+        address=addresses, shift=shifts, lasting=np.full(len(PAGES), is_global)
     )
     live: Any = None
     found = Live._drops(live, flush, source, lanes[::-1], source, lanes)[::-1]
@@ -42,15 +38,15 @@ def test_that_of_an_address_drops_its_page_whosever_it_is(
     global_pages: bool, is_global: bool
 ) -> None:
     """TLBI VAE1 drops what is global as VAAE1 does."""
-    flush = Flushed(np.array([0x4020_1ABC], np.uint64), global_pages)
-    assert dropped(flush, is_global) == {name: drops for name, (_, _, drops) in PAGES.items()}
+    flush = Flushed(np.array([FLUSHED], np.uint64), global_pages)
+    assert dropped(flush, is_global) == {name: named for name, (_, _, named) in PAGES.items()}
 
 
 @pytest.mark.parametrize(
-    ("global_pages", "is_global", "drops"),
+    ("global_pages", "is_global", "dropping"),
     [(False, False, True), (False, True, False), (True, False, True), (True, True, True)],
 )
 def test_that_of_an_address_space_leaves_what_is_global(
-    global_pages: bool, is_global: bool, drops: bool
+    global_pages: bool, is_global: bool, dropping: bool
 ) -> None:
-    assert set(dropped(Flushed(None, global_pages), is_global).values()) == {drops}
+    assert set(dropped(Flushed(None, global_pages), is_global).values()) == {dropping}

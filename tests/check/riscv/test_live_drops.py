@@ -13,31 +13,22 @@ from harness.check.live import Flushed
 from harness.check.marks import mark
 from harness.check.riscv.live import Live
 from harness.check.riscv.marks import code_mark
-
-PAGES = {
-    "the first byte of the page": (0x4020_1000, 12, True),
-    "the last byte of the page": (0x4020_1FFF, 12, True),
-    "the page before": (0x4020_0FFF, 12, False),
-    "the page behind": (0x4020_2000, 12, False),
-    "another part of the 2M page": (0x403F_F000, 21, True),
-    "the 2M page behind": (0x4040_0000, 21, False),
-}
-"""Translations, and whether a fence of 0x40201abc drops them."""
+from tests.check.drops import FLUSHED, PAGES, columns
 
 LEVEL = {12: 0, 21: 1}
-FENCED = np.array([0x4020_1ABC], np.uint64)
+FENCED = np.array([FLUSHED], np.uint64)
 EVERY = np.arange(len(PAGES))
 
 
 def dropped(flushed: Flushed, lasting: bool, changed: int | None = None) -> dict[str, bool]:
     """Which of PAGES a fence drops; of all the entry at a level, from 0 up, has changed."""
-    shifts = [shift for _, shift, _ in PAGES.values()]
+    addresses, shifts = columns(PAGES)
     raw = np.ones((3, len(PAGES)), np.uint64)
     source = SimpleNamespace(
-        address=np.array([address for address, _, _ in PAGES.values()], np.uint64),
-        shift=np.array(shifts, np.uint64),
+        address=addresses,
+        shift=shifts,
         lasting=np.full(len(PAGES), lasting),
-        walks=SimpleNamespace(level=np.array([LEVEL[one] for one in shifts], np.uint8)),
+        walks=SimpleNamespace(level=np.array([LEVEL[one] for one in shifts.tolist()], np.uint8)),
         paths=SimpleNamespace(raw=raw),
     )
     after = raw.copy()

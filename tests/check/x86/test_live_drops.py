@@ -5,30 +5,25 @@ import pytest
 
 from harness.check.live import Flushed
 from harness.check.x86.live import drops
+from tests.check import drops as about
+from tests.check.drops import FLUSHED, columns
 
 PAGES = {
-    "the first byte of the page": (0x4020_1000, 12, True),
-    "the last byte of the page": (0x4020_1FFF, 12, True),
-    "the page before": (0x4020_0FFF, 12, False),
-    "the page behind": (0x4020_2000, 12, False),
-    "another part of the 2M page": (0x403F_F000, 21, True),
-    "the 2M page behind": (0x4040_0000, 21, False),
+    **about.PAGES,
     "another part of the 1G page": (0x7FFF_F000, 30, True),
     "the 1G page before": (0x3FFF_F000, 30, False),
 }
-"""Translations, and whether INVLPG of 0x40201abc drops them."""
+"""Translations, and whether INVLPG of `FLUSHED` drops them."""
 
 
 def dropped(flush: Flushed, is_global: bool) -> dict[str, bool]:
-    addresses = np.array([address for address, _, _ in PAGES.values()], np.uint64)
-    shifts = np.array([shift for _, shift, _ in PAGES.values()], np.uint64)
-    found = drops(flush, addresses, shifts, np.full(len(PAGES), is_global))
+    found = drops(flush, *columns(PAGES), np.full(len(PAGES), is_global))
     return dict(zip(PAGES, found.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("is_global", [False, True])
 def test_invlpg_drops_the_page_of_its_address_global_or_not(is_global: bool) -> None:
-    flush = Flushed(np.array([0x4020_1ABC], np.uint64), global_pages=True)
+    flush = Flushed(np.array([FLUSHED], np.uint64), global_pages=True)
     assert dropped(flush, is_global) == {name: drops for name, (_, _, drops) in PAGES.items()}
 
 

@@ -5,10 +5,12 @@ The module `remedy` of each architecture finds them.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from harness.paging.address import Physical, Span
+from harness.paging.format import Format, Shape
 from harness.paging.table import Slot
 
 
@@ -111,3 +113,19 @@ class Remedy:
         return replace(
             cpu, **{name: type(getattr(cpu, name))(value) for name, value in values.items()}
         )
+
+
+def leading(format: Format) -> Shape:
+    """The shape of the root's entries that lead on: of pointers, or, in a table of one level, which
+    has none, of its pages."""
+    top = format.levels[-1]
+    return top.pointer or top.shapes[-1]
+
+
+def free_tables(format: Format, used: Collection[int]) -> Iterator[Physical]:
+    """Addresses for tables that are made up, from the end of what entries can lead to down, each
+    with room for a table of any level; without those that are used."""
+    size = max(map(format.table_bytes, range(len(format.levels))))
+    for address in range(leading(format).address_of(-1) & -size, 0, -size):
+        if address not in used:
+            yield Physical(address)

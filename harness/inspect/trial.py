@@ -19,7 +19,14 @@ import numpy as np
 
 from harness.inspect.held import UnreadError
 from harness.inspect.overlay import Overlay
-from harness.inspect.remedy import EntryChange, Missing, NewEntry, Remedy, Setting
+from harness.inspect.remedy import (
+    EntryChange,
+    Missing,
+    NewEntry,
+    Remedy,
+    Setting,
+    free_tables,
+)
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bits import breaks, stale
 from harness.paging.format import Shape
@@ -179,12 +186,7 @@ class _Trial:
     def _made(self, state: _State, last: Step, found: Walk) -> _State:
         """The state with the missing entry made up, down to a page of the smallest size."""
         place, format = last.slot, last.slot.table.format
-        used = {step.slot.table.address for step in found.steps}
-        top = format.levels[-1]
-        shape = top.pointer or top.shapes[-1]  # a table of one level has pages alone
-        size = max(format.table_bytes(level) for level in range(len(format.levels)))
-        highest = shape.address_of(-1) & -size
-        free = (Physical(one) for one in range(highest, 0, -size) if one not in used)
+        free = free_tables(format, {step.slot.table.address for step in found.steps})
         made, entries = dict[int, int](), list[NewEntry]()
         for level in range(place.level, -1, -1):
             name = format.levels[level].name

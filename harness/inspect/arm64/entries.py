@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from harness.inspect.arm64.processor import LINUX_MAIR, SystemRegisters
+from harness.inspect.remedy import free_tables, leading
 from harness.inspect.snapshot import Given, QuestionError, Snapshot
 from harness.inspect.sources.entries import GivenMemory, Pairs, by_level, made_up, placed, unread
 from harness.paging.address import Physical, Virtual
@@ -89,10 +90,5 @@ def snapshot(
 
 def _free(cpu: Cpu, raws: Sequence[int]) -> Iterator[Physical]:
     """Addresses for tables that are made up: those to which no entry leads."""
-    top = cpu.format.levels[-1]
-    shape = top.pointer or top.shapes[-1]  # a table of one level has pages alone
-    used = {shape.address_of(raw) for raw in raws}
-    size = max(cpu.format.table_bytes(level) for level in range(len(cpu.format.levels)))
-    for address in range(shape.address_of(-1) // size * size, 0, -size):
-        if address not in used:
-            yield Physical(address)
+    shape = leading(cpu.format)
+    return free_tables(cpu.format, {shape.address_of(raw) for raw in raws})

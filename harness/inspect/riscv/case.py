@@ -8,7 +8,7 @@ from harness.check.layouts import parse
 from harness.check.replay import LayoutCase
 from harness.check.riscv.matrix.hart import Hart
 from harness.check.riscv.replay import MatrixCase
-from harness.inspect.riscv.entries import free_tables
+from harness.inspect.riscv.entries import tables_beside
 from harness.inspect.riscv.processor import cpu_with
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.entries import GivenMemory, placed
@@ -44,7 +44,7 @@ def _of_matrix(case: MatrixCase, registers: Mapping[str, int]) -> Snapshot:
     levels = range(len(case.words))
     # Of the table that lies where no memory is, and of those below it, nothing is read.
     given = {n: case.words[n] for n in levels if case.missing not in levels or n > case.missing}
-    root = Table(usual.format, next(free_tables(usual, case.words)), levels[-1])
+    root = Table(usual.format, next(tables_beside(usual, case.words)), levels[-1])
     data = case.access != "fetch"
     used = transformed(usual, case.address, case.user) if data else case.address
     words, _ = placed(root, given, Virtual(used), 0, iter(()))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from harness.inspect.names import LINUX
+from harness.inspect.remedy import free_tables, leading
 from harness.inspect.riscv.processor import assumed as assumed_of
 from harness.inspect.riscv.processor import cpu_of
 from harness.inspect.snapshot import Given, QuestionError, Snapshot
@@ -44,7 +45,7 @@ def snapshot(
     if address >> cpu.xlen:
         raise QuestionError(f"there is no address {address:#x} on a hart of {cpu.xlen} bits")
     given = by_level(cpu, pairs, _TWO_NAMES)
-    free, unplaced = free_tables(cpu, [raw for _, raw in pairs]), set[Physical]()
+    free, unplaced = tables_beside(cpu, [raw for _, raw in pairs]), set[Physical]()
     if not known:
         root = next(free)
         unplaced.add(root)
@@ -71,11 +72,7 @@ def _mode(pairs: Pairs, address: int) -> Mode:
     return next(iter(modes), Mode.SV57)
 
 
-def free_tables(cpu: Cpu, raws: Sequence[int]) -> Iterator[Physical]:
+def tables_beside(cpu: Cpu, raws: Sequence[int]) -> Iterator[Physical]:
     """Addresses for tables that are made up: those to which no entry leads."""
-    pointer = cpu.format.levels[-1].pointer
-    assert pointer is not None
-    used = {cpu.base, *(pointer.address_of(raw) for raw in raws)}
-    for address in range(pointer.address_of(-1), 0, -(1 << PAGE_BITS)):
-        if address not in used:
-            yield Physical(address)
+    shape = leading(cpu.format)
+    return free_tables(cpu.format, {cpu.base, *(shape.address_of(raw) for raw in raws)})

@@ -22,7 +22,14 @@ import numpy as np
 
 from harness.inspect.held import UnreadError
 from harness.inspect.overlay import Overlay
-from harness.inspect.remedy import EntryChange, Missing, NewEntry, Remedy, Setting
+from harness.inspect.remedy import (
+    EntryChange,
+    Missing,
+    NewEntry,
+    Remedy,
+    Setting,
+    free_tables,
+)
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bits import stale
 from harness.paging.entry import Malformed, Pointer
@@ -355,13 +362,7 @@ def ignored_ps(cpu: Cpu, step: Step) -> bool:
 
 def _free_tables(format: Format, found: Walk | None) -> Iterator[Physical]:
     """Addresses for tables that are made up: those from the end that no walk so far has used."""
-    used = {step.slot.table.address for step in found.steps} if found else set()
-    size = max(map(format.table_bytes, range(len(format.levels))))
-    pointer = format.levels[-1].pointer
-    assert pointer is not None
-    for address in range(pointer.address_of(-1), 0, -size):
-        if address not in used:
-            yield Physical(address)
+    return free_tables(format, {step.slot.table.address for step in found.steps} if found else ())
 
 
 def _needed(cpu: Cpu, access: Access, level: int, page: bool) -> int:

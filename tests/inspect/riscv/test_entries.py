@@ -117,9 +117,9 @@ def test_levels_whose_entry_is_not_the_one_above_s_are_there(
 def test_tables_that_are_made_up_are_none_that_an_entry_leads_to() -> None:
     cpu = Cpu.in_mode(Mode.SV39, 0)
     highest = (1 << 56) - 0x1000
-    free = islice(of_riscv.free_tables(cpu, []), 4)
+    free = islice(of_riscv.tables_beside(cpu, []), 4)
     assert list(free) == [highest - 0x1000 * number for number in range(4)]
     used = [highest >> 2 | V, (highest - 0x2000) >> 2 | V]
     at = replace(cpu, satp=Satp(Mode.SV39, (highest - 0x3000) >> 12).raw)
-    found = list(islice(of_riscv.free_tables(at, used), 2))
+    found = list(islice(of_riscv.tables_beside(at, used), 2))
     assert found == [highest - 0x1000, highest - 0x4000]

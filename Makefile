@@ -15,7 +15,7 @@ bin := .venv/bin
 # Two workers more have the two processors while others wait for what has a deadline. Each begins
 # with a part of its own, so that a guest is booted once for its tests, and then takes from the
 # others.
-side_by_side := -n 4 --dist worksteal
+side_by_side := -n 3 --dist worksteal
 MAKEFLAGS += --no-print-directory
 
 .PHONY: help validate test test-hw test-bochs flushes engines guest image-linux lint bench dist clean programs browser

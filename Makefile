@@ -12,7 +12,7 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 
 bin := .venv/bin
-# Two workers more have the two processors while others wait for what has a deadline. Each begins
+# One worker more has the two processors while others wait for what has a deadline. Each begins
 # with a part of its own, so that a guest is booted once for its tests, and then takes from the
 # others.
 side_by_side := -n 3 --dist worksteal

@@ -22,7 +22,9 @@ from pathlib import Path
 from tests.mutants.mutate import Mutant, mutants
 from tests.mutants.run import KILLED, TIME, run
 
-LISTED = Path("tests/mutants/equivalent.toml")
+LISTED = Path("tests/mutants/equivalent")
+"""Files of the mutants that no test can tell from the original, one for each part, and what of an
+architecture is in it."""
 
 TESTS = {
     "paging": ["tests/paging", "tests/inspect/x86/test_likely.py", "-m", "not hw"],
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
                 print(f"{part}: {score:.1%} is below {LEAST[part]:.0%}")
                 fails = True
     for gone in stale:
-        print(f"{LISTED.name}: there is no such mutant any more: " + " | ".join(gone))
+        print(f"{LISTED}: there is no such mutant any more: " + " | ".join(gone))
     return int(fails)
 
 
@@ -125,12 +127,13 @@ def key(mutant: Mutant) -> Key:
     return mutant.path, mutant.function, mutant.was, mutant.now
 
 
-def equivalent(path: Path) -> dict[Key, str]:
+def equivalent(folder: Path) -> dict[Key, str]:
     """The mutants that no test can tell from the original, each with the reason."""
     found: dict[Key, str] = {}
-    for entry in tomllib.loads(path.read_text()).get("equivalent", []):
-        for now in entry["now"]:
-            found[entry["path"], entry["function"], entry["was"], now] = entry["why"]
+    for path in sorted(folder.glob("*.toml")):
+        for entry in tomllib.loads(path.read_text())["equivalent"]:
+            for now in entry["now"]:
+                found[entry["path"], entry["function"], entry["was"], now] = entry["why"]
     return found
 
 

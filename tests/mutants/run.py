@@ -88,16 +88,20 @@ class Runs:
 
     def of(self, mutant: Mutant, anew: bool = False) -> list[str]:
         """The tests that run a mutant's lines, or, where its file is imported anew, all of files
-        that import it, since they may use what it defines; those first that killed most so far,
-        then, of the latter, those that run any line of the file, then the cheap ones."""
+        that import it, since they may use what it defines.  Those come first that killed most so
+        far, then the cheap ones; where not all can be run, those that run lines of the file have
+        half of the time, and the others half."""
         here = self.lines.get(mutant.path, {})
         lines = here if anew else mutant.lines
         run = set[str]().union(*(here.get(line, ()) for line in lines)) & self.tests.keys()
         names = {name for name in self.tests if mutant.path in _imported_by(name)} if anew else run
-        first = sorted(names | run, key=lambda name: (name not in run, self.tests[name], name))
-        sums = accumulate(self.tests[name] for name in first)
-        within = [name for name, upto in zip(first, sums, strict=True) if upto <= self.most]
-        return sorted(within or first[:1], key=lambda name: -self.deadly[name])
+        upto: dict[str, float] = {}
+        groups = [group for group in (run, names - run) if group]
+        for group in groups:
+            cheap = sorted(group, key=lambda name: (self.tests[name], name))
+            upto |= zip(cheap, accumulate(self.tests[name] for name in cheap), strict=True)
+        within = [name for name in upto if upto[name] * len(groups) <= self.most]
+        return sorted(within or [*upto][:1], key=lambda name: (-self.deadly[name], upto[name]))
 
     @functools.cached_property
     def limits(self) -> dict[str, float]:
@@ -246,12 +250,13 @@ def _conftests(path: Path) -> Iterator[Path]:
 
 @functools.cache
 def _other_files() -> frozenset[str]:
-    """What is no Python: programs of guests, layouts, and the like, but not what is only read."""
+    """What is no Python: programs of guests, layouts, and the like, but not what is only read, or
+    what lists mutants."""
     files = [path for name in READ for path in Path(name).rglob("*") if path.is_file()]
     return frozenset(
         str(path)
         for path in files
-        if path.suffix not in {".py", ".md"} and "__pycache__" not in path.parts
+        if path.suffix not in {".py", ".md"} and {"__pycache__", "mutants"}.isdisjoint(path.parts)
     )
 
 

@@ -191,7 +191,7 @@ def project(tmp_path: Path) -> Path:
         "harness/paging/toy.py": TOY,
         "tests/paging/test_toy.py": TESTS,
         "tests/paging/test_other.py": OTHER,
-        "tests/mutants/equivalent.toml": EQUIVALENT,
+        "tests/mutants/equivalent/paging.toml": EQUIVALENT,
         "pytest.ini": "[pytest]\nmarkers = hw\n",
     }.items():
         path = tmp_path / name
@@ -333,16 +333,40 @@ def test_only_files_of_tests_that_import_a_file_may_run_it(
     assert module.reaching({"harness/paging/first/rules.py"}, [chosen, toy, "-x"]) == [chosen, "-x"]
 
 
+def test_the_cheap_come_first_and_each_half_has_its_share_of_the_time(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    file = "tests/paging/test_toy.py"
+    mutant = mutants("harness/paging/toy.py")[0]
+    costs = {"dear": 5, "near": 2, "cheap": 1, "far": 3, "apart": 1.5}
+    tests = {f"{file}::{name}": seconds for name, seconds in costs.items()}
+    run = {f"{file}::{name}" for name in ("dear", "near", "cheap")}
+    lines = {mutant.path: dict.fromkeys(mutant.lines, run)}
+
+    def of(most: float, anew: bool) -> list[str]:
+        runs = Runs(tests, lines, [], most)
+        return [name.partition("::")[2] for name in runs.of(mutant, anew)]
+
+    assert of(100, anew=True) == ["cheap", "apart", "near", "far", "dear"]
+    assert of(9, anew=True) == ["cheap", "apart", "near", "far"]
+    assert of(6, anew=True) == ["cheap", "apart", "near"]
+    assert of(8, anew=False) == ["cheap", "near", "dear"]
+    assert of(3, anew=False) == ["cheap", "near"]
+    assert of(0.5, anew=False) == ["cheap"], "at least one"
+
+
 def test_what_is_listed_and_is_no_mutant_any_more_is_found(project: Path) -> None:
     path = str(project / "harness/paging/toy.py")
-    listed = project / "tests/mutants/equivalent.toml"
+    listed = project / "tests/mutants/equivalent"
+    file = listed / "paging.toml"
     text = EQUIVALENT.replace("harness/paging/toy.py", path)
     for now, stale in ("UNUSED = 4", []), ("UNUSED = 9", [(path, "", "UNUSED = 3", "UNUSED = 9")]):
-        listed.write_text(text.replace("UNUSED = 4", now))
+        file.write_text(text.replace("UNUSED = 4", now))
         assert outdated(equivalent(listed), {path: mutants(path)}) == stale
         assert outdated(equivalent(listed), {}) == [], "other files were not looked at"
     gone = text.replace("toy.py", "gone.py")
-    listed.write_text(gone)
+    file.write_text(gone)
     assert len(outdated(equivalent(listed), {})) == 2
 
 

@@ -17,8 +17,8 @@ from harness.check.arm64.matrix.judged import Arm64Quirk, Asked, chosen
 from harness.check.quirk import Quirk, Version, expected_of, not_yet_run
 from harness.paging.arm64.access import Reason
 from harness.paging.arm64.bulk import REASONS, Outcomes
-from harness.paging.arm64.cpu import NORMAL, OUTPUT_BITS, Cpu, Sctlr, Tcr
-from harness.paging.arm64.formats import LARGEST_OUTPUT, UXN
+from harness.paging.arm64.cpu import NORMAL, Cpu, Sctlr, Tcr
+from harness.paging.arm64.formats import UXN
 from harness.paging.format import Format, Level, Pattern, Shape
 
 RUNS: Final[tuple[Version, ...]] = ((7, 2, 22), (10, 0, 13), (11, 1, 3))
@@ -34,8 +34,8 @@ def _blocks_anywhere(cpu: Cpu, format: Format) -> Format:
     def block(level: Level) -> Level:
         if level.leaf is not None or level.pointer is None:
             return level
-        points, below = level.pointer, level.size - 1
-        address = (field._replace(mask=field.mask & ~below) for field in points.address[:1])
+        points = level.pointer
+        address = (field._replace(mask=field.mask & -level.size) for field in points.address[:1])
         shape = Shape(
             _BLOCK, False, (*address, *points.address[1:]), points.reserved, grants=grants
         )
@@ -45,18 +45,15 @@ def _blocks_anywhere(cpu: Cpu, format: Format) -> Format:
     return replace(format, levels=tuple(map(block, format.levels)))
 
 
-def _without(ignored: int, *granules: str) -> Callable[[Cpu, Format], Format]:
-    """Reads no bits of an address in these bits of a descriptor, below 52 bits."""
+def _without(ignored: int) -> Callable[[Cpu, Format], Format]:
+    """Takes no notice of these bits of a descriptor where they must be 0: below 52 bits, by the
+    granules that have bits of an address there."""
 
     def changed(shape: Shape) -> Shape:
         kept = (part._replace(mask=part.mask & ~ignored) for part in shape.reserved)
         return replace(shape, reserved=tuple(part for part in kept if part.mask))
 
     def read(cpu: Cpu, format: Format) -> Format:
-        granule = format.name.split()[1]
-        narrow = cpu.tcr >> 32 & 7 < OUTPUT_BITS.index(LARGEST_OUTPUT)
-        if granule not in granules or not narrow:
-            return format
         return replace(format, levels=tuple(level.changed(changed) for level in format.levels))
 
     return read
@@ -116,7 +113,7 @@ SIZE_64K: Final = Arm64Quirk(
     departs="with IPS below 52 bits it ignores bits 15:12",
     evidence="get_phys_addr_lpae in target/arm/ptw.c of 7.2 and 10.0 takes them into the address"
     " only where the output size is 52 bits, and compares without them; 11.1.3 departs as they do",
-    reads=_without(0xF000, "64K"),
+    reads=_without(0xF000),
 )
 
 SIZE_DS: Final = Arm64Quirk(
@@ -127,7 +124,7 @@ SIZE_DS: Final = Arm64Quirk(
     rule="the same of bits 51:50, which descriptors have in 9:8 with TCR_EL1.DS=1",
     departs="with IPS below 52 bits it ignores bits 9:8",
     evidence="the same function, for 4K and 16K; 11.1.3 departs as they do",
-    reads=_without(0x300, "4K", "16K"),
+    reads=_without(0x300),
 )
 
 DBM_FETCH: Final = Arm64Quirk(

@@ -124,7 +124,7 @@ class MatrixCase(files.MatrixCase):
             raise ValueError(f"size is {self.size}; data has {WORD // 2} or {WORD} bytes")
         if self.access == "fetch" or self.size == WORD:
             _check_address(self.access == "fetch", self.address)
-        elif not 0 <= self.address < 1 << 64 or self.address % WORD > WORD // 2:
+        elif self.address % WORD > WORD // 2:
             raise ValueError(f"address is {self.address:#x}, whose data is in two words")
 
 

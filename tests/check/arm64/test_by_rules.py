@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.check.arm64 import at, probes, quirks
+from harness.check.arm64 import at, debugger, probes, quirks
 from harness.check.arm64.cases import WAYS, Cases, Stated, each, of_places, of_space
 from harness.check.arm64.layouts import build, features_of
 from harness.check.arm64.matrix.chain import Chain
-from harness.check.arm64.matrix.families import families, lanes
+from harness.check.arm64.matrix.families import address_of, families, lanes, pointer_to
 from harness.check.arm64.matrix.judged import expected
 from harness.check.arm64.matrix.run import Work, tried_on
 from harness.check.arm64.matrix.setting import MODES, Control, Setting
@@ -33,15 +34,15 @@ from harness.check.layouts import divided, load, shipped
 from harness.check.matrix import Report
 from harness.check.product import Values, evenly
 from harness.check.tables import TABLE_BYTES, images_of
-from harness.check.translations import GVA2GPA
+from harness.check.translations import GVA2GPA, SAMPLE
 from harness.check.validation import Built, built_in
 from harness.machine.arm64.processor import RAM_BASE
 from harness.machine.ram import MIB
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.arm64.access import Kind
-from harness.paging.arm64.cpu import Features
-from harness.paging.memory import Mask, within
+from harness.paging.arm64.cpu import Features, Tcr
+from harness.paging.memory import BufferMemory, Mask, within
 from tests.check.arm64.by_rules import EPAN, MAX, ByRules
 from tests.check.samples import total
 from tests.paging import arm64_rules
@@ -129,7 +130,9 @@ class Never(ByRules):
 
 
 def test_a_quirk_excuses_nothing_but_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In as many batches as there are."""
     monkeypatch.setattr("tests.check.arm64.test_by_rules.ByRules", Never)
+    monkeypatch.setattr(bulk, "LANES", 60)
     for version in DEPARTS:
         for one in asked("hardware-wxn", 4, version, DEPARTS[version]):
             assert one.disagreed == one.compared > 100
@@ -209,6 +212,20 @@ def test_every_oracle_is_asked_about_a_space() -> None:
         assert more[1].compared - found[1].compared == sum(way.kind in at.KINDS for way in WAYS)
         assert more[2].compared - found[2].compared == 1
         assert more[3] == found[3]
+
+
+@pytest.mark.parametrize(("name", "levels"), [("smallest", 3), ("two-granules", 4)])
+def test_the_window_is_executed_by_both_and_written_by_nobody(name: str, levels: int) -> None:
+    """Whether or not the processor sets AF, which is there."""
+    layout = load(LAYOUTS[name])
+    guest = qemu((10, 0, 13), (), layout.ram)
+    with built_in(guest, layout, levels, build, entries) as (memory, cpu, _, window):
+        tcr = cpu.tcr & ~int(Tcr.HA | Tcr.HD)
+        machine = Machine(cpu.ttbr0, cpu.ttbr1, tcr, cpu.mair, cpu.sctlr, ram=RAM_BASE)
+        for el0, kind in product((False, True), ("fetch", "load", "store")):
+            found = arm64_rules.access(machine, memory.octets, window.first, kind, el0)  # type: ignore[arg-type]
+            assert found.why == ("permission" if kind == "store" else "")
+            assert kind == "store" or found.physical == guest.image.user.start
 
 
 class Elsewhere(ByRules):
@@ -306,6 +323,65 @@ def test_what_qemu_reads_otherwise_below_52_bits_is_not_asked(granule: str, ips:
         assert not probed.disagreed and not translated.disagreed
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_where_raw_leaves_lead_is_what_the_rules_say(mode: str) -> None:
+    """With every bit of an address set in some: no memory of a guest is at most of them."""
+    setting = Setting(mode, MODES[mode].bits, Features())
+    source = np.random.default_rng(8)
+    for high in (False, True):
+        cpu = setting.cpu(Control(high=high, ips=52), 0, 0)
+        machine = Machine(cpu.ttbr0, cpu.ttbr1, cpu.tcr, cpu.mair, cpu.sctlr)
+        inside = 1 << setting.address_bits
+        addresses = source.integers(inside, size=200, dtype=np.uint64)
+        addresses |= np.uint64((1 << 64) - inside if high else 0)
+        p = arm64_rules.params(machine, int(addresses[0]))
+        shape = (setting.levels, len(addresses))
+        raw = source.integers(1 << 64, size=shape, dtype=np.uint64)
+        ends = source.integers(setting.levels, size=len(addresses))
+        used = np.arange(setting.levels)[:, None] >= ends
+        raw[used] |= np.uint64(3)  # a table
+        for lane, level in enumerate(ends.tolist()):
+            raw[level, lane] &= ~np.uint64(3 if lane % 3 == 0 else 2 if level else 0)
+        leaf, physical = probes.reached_by(cpu, bulk.Paths(raw, raw, used), addresses)
+        for lane, level in enumerate(ends.tolist()):
+            descriptor, lowest = int(raw[level, lane]), setting.shift(level)
+            there = descriptor & 3 == (1 if level else 3)
+            assert leaf[lane] == there
+            if there:
+                below = arm64_rules.field(int(addresses[lane]), lowest - 1, 0)
+                led = arm64_rules.base(machine, p, descriptor, lowest) | below
+                assert int(physical[lane]) == led
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("version", DEPARTS)
+def test_descriptors_of_every_type_are_asked_but_for_what_a_quirk_names(
+    version: tuple[int, ...], mode: str
+) -> None:
+    """A block where none can be is left out of QEMU 7.2, and of later ones nothing is."""
+    setting = Setting(mode, MODES[mode].bits, Features())
+    guest = qemu(version, ())
+    chain, control = Chain(guest, setting), Control(ips=52)
+    cpu, data = chain.cpu(control), np.array([chain.data], np.uint64)
+    machine = Machine(cpu.ttbr0, cpu.ttbr1, cpu.tcr, cpu.mair, cpu.sctlr)
+    p = arm64_rules.params(machine, 0)
+    memory = BufferMemory(guest.ram.buffer, guest.ram.base)
+    cases = each(address_of(setting, control, data), Stated(Kind.READ, el0=False))
+    slots = chain.slots(cases.address)[:, 0].tolist()
+    for level, kind in product(range(setting.levels), range(4)):
+        for above, slot in enumerate(slots):
+            memory.store(Physical(slot), 8, pointer_to(chain.tables[above - 1]) if above else 3)
+        memory.store(Physical(slots[level]), 8, chain.data & ~0xFFFF | kind)
+        comparison = Comparison(PROBE)
+        found = probes.of_cases(cpu, memory, cases)
+        [left] = probes.left_out("tcg", version, cpu, found, comparison)
+        block = level > 0 and kind == 1
+        odd = block and not arm64_rules.block_desc_supported(machine, p, 3 - level)
+        assert left == (odd and version < (10,)), (level, kind)
+        name = f"descriptors that QEMU reads otherwise ({quirks.BLOCK_ANYWHERE.name})"
+        assert comparison.not_comparable == ({name: 1} if left else {})
+
+
 @pytest.mark.parametrize("mode", ["4k", "4k-52", "16k", "16k-52", "64k"])
 def test_a_block_where_none_can_be_is_read_as_blocks_are(mode: str) -> None:
     setting = Setting(mode, MODES[mode].bits, Features())
@@ -358,6 +434,16 @@ def test_par_is_held_to_the_address_or_the_fault_alone(bit: int) -> None:
 def with_bit(results: npt.NDArray[np.void], bit: int) -> npt.NDArray[np.void]:
     results["data"] ^= np.uint64(1 << bit)
     return results
+
+
+def test_of_loads_the_monitor_is_asked_about_a_sample_or_all() -> None:
+    loads = np.arange(0x1000, 0x1000 + 8 * (SAMPLE + 50), 8, dtype=np.uint64)
+    read, write = Stated(Kind.READ, el0=False), Stated(Kind.WRITE, el0=False)
+    cases = each(loads, read) + each(loads, replace(read, el0=True)) + each(loads + 1, write)
+    assert debugger.asked_of(cases, thorough=True).tolist() == loads.tolist()
+    some = debugger.asked_of(cases, thorough=False).tolist()
+    assert len(set(some)) == len(some) == SAMPLE and set(some) < set(loads.tolist())
+    assert (some[0], some[-1]) == (loads[0], loads[-1])
 
 
 def test_the_words_and_the_code_of_places_are_tried_in_every_way() -> None:
@@ -450,13 +536,14 @@ def test_each_departure_is_told_by_its_quirk_alone(name: str, version: tuple[int
     """Where it is expected it shows, and that it is gone is news; elsewhere it disagrees."""
     mode, family, where = SHOWN[name]
     some, departs = those(family, where, mode, version), DEPARTS[version]
-    with_it, without = (
-        tried(qemu(version, one), some) for one in (departs | {name}, departs - {name})
-    )
-    quirk = getattr(quirks, name).name
-    for one in tried_on(qemu(version, departs), some):
+    reports = [
+        [*tried_on(qemu(version, one), some)] for one in (departs | {name}, departs - {name})
+    ]
+    for one in (*reports[0], *reports[1]):
         counts = (*one.comparison.news.values(), *one.comparison.quirks.values())
         assert all(counts)  # what does not show has no entry
+    with_it, without = (total(one) for one in reports)
+    quirk = getattr(quirks, name).name
     if name in departs:
         assert not with_it.comparison.disagreed and not with_it.comparison.news
         assert min(with_it.comparison.quirks[quirk], with_it.departed.total()) > 4
@@ -470,13 +557,22 @@ def test_each_departure_is_told_by_its_quirk_alone(name: str, version: tuple[int
         assert with_it.comparison.disagreed == with_it.disagreed.total()
 
 
+def cleaning(of: Values) -> Mask:
+    """Stores of EL1 that clear AP[2], where the processor keeps the dirty state."""
+    clean = (of["DBM"] == 1) & (of["AP2"] == 1)
+    found: Mask = (of["access"] == "write") & (of["el"] == 1) & clean
+    return found
+
+
 @pytest.mark.parametrize(("mode", "name"), [("4k", "DEVICE_ALIGNED"), ("64k", "SIZE_64K")])
 def test_cases_are_put_into_words_and_asked_again(mode: str, name: str) -> None:
     """What is expected by the rules, what was seen, and the same of a case that is replayed."""
     version, said = (7, 2, 22), {"engine": "tcg", "qemu": "7.2.22", "expected": "", "observed": ""}
     guest, opposite = qemu(version, DEPARTS[version]), Never(version, DEPARTS[version])
     shown, (_, family, where) = set[str](), SHOWN[name]
-    for part in (*work(mode, version)[::3], *those(family, where, mode, version)[:4]):
+    cleaned = [one for one in those("leaf", cleaning, mode, version) if one.control.hd]
+    some = those(family, where, mode, version)[:4]
+    for part in (*work(mode, version)[::3], *some, *cleaned[-1:]):
         setting, control, chain = (
             part.family.setting,
             part.control,

@@ -225,6 +225,18 @@ def test_the_registers_say_of_the_half_what_the_control_state_has(mode: str) -> 
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_on_that_a_control_state_does_not_name(mode: str) -> None:
+    cpu = chain_of(Setting(mode, MODES[mode].bits, ALL)).cpu(Control())
+    machine = Machine(cpu.ttbr0, cpu.ttbr1, cpu.tcr, cpu.mair, cpu.sctlr)
+    for address in (0, 1 << 55):
+        half = arm64_rules.params(machine, address)
+        for name in ("tbi", "tbid", "epd", "e0pd", "hpd", "ha", "hd", "wxn", "epan"):
+            assert not getattr(half, name), name
+        assert half.ps == 5 and not arm64_rules.is_device(machine, 0)
+    assert not cpu.aligns
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_addresses_lead_by_the_middle_of_the_root_to_what_has_their_lower_bits(mode: str) -> None:
     physical = np.array([0x4567_89A0, 0x1000_0010], np.uint64)
     for bits in lengths(Setting(mode, MODES[mode].bits, ALL)):

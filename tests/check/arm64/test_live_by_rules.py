@@ -4,6 +4,7 @@ is expected of each access, and that all of its answer is looked at."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 
 from harness.check.arm64.fixtures import DEFAULT, LEVELS, new_live, new_space
 from harness.check.arm64.live import Live
+from harness.check.arm64.quirks import KEPT_CODE
 from harness.check.arm64.space import GuestSpace
+from harness.check.compare import Comparison
 from harness.check.marks import marked
 from harness.machine.ram import MIB
 from harness.paging.address import Span, Virtual
@@ -20,6 +23,7 @@ from harness.paging.arm64.access import Kind
 from tests.check.arm64.by_rules import ByRules
 from tests.check.arm64.samples import UNSAID
 from tests.check.tampered import looked_at, noted, passed_over
+from tests.paging.arm64_rules import Machine
 
 PAGE, SIZE = Virtual(0x40_0000), 1 << 12
 RIGHTS = (("user", "user execute"), ("write",), ("write", "user"), ("supervisor execute",))
@@ -124,6 +128,73 @@ def test_what_a_guest_saw_is_put_into_words() -> None:
                 assert int(word, 16) == 1 << 40  # of data, which is 0 where none was read
             assert bool(mark) == (one.access.kind == Kind.READ)
             assert not mark or int(mark, 16) == marked(1 << 40)
+
+
+class KeepsCode(ByRules):
+    """A guest that executes what it has executed of a large page, until its own small page, or
+    everything, is flushed.
+
+    otherwise  the bit of a field that is another where it does so
+    """
+
+    def __init__(self, otherwise: Mapping[str, int]) -> None:
+        super().__init__((10, 0, 13), ram_bytes=128 * MIB)
+        self.otherwise, self.kept = otherwise, dict[tuple[int, bool], int]()
+
+    def run(self, state: Any, jobs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        every = [self._one(state, jobs[n : n + 1]) for n in range(len(jobs))]
+        return np.concatenate(every)
+
+    def _one(self, state: Any, job: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        flush, enums, page = int(job["flush"][0]), self.image.enums, int(job["address"][0]) // SIZE
+        of_page = flush in (enums["FLUSH_PAGE"], enums["FLUSH_PAGE_ASID"])
+        if flush != enums["FLUSH_NONE"]:
+            self.kept = {
+                one: at for one, at in self.kept.items() if of_page and one[0] // SIZE != page
+            }
+        return super().run(state, job)
+
+    def _execute(self, machine: Machine, job: np.void, name: str, result: np.void) -> None:
+        super()._execute(machine, job, name, result)
+        fetched = int(job["address"]), bool(job["user"])
+        if name == "ACCESS_FETCH" and result["completed"]:
+            if self.last.level == 2:
+                self.kept[fetched] = self.last.physical
+        elif name == "ACCESS_FETCH" and fetched in self.kept:
+            result["completed"], result["esr"], result["far"] = 1, 0x5600_0000, 0
+            result["data"], result["elr"] = self._code(self.kept[fetched]), fetched[0] + 12
+            for field, bit in self.otherwise.items():
+                result[field] ^= np.uint64(1 << bit)
+
+
+LARGE = Span.of(0x60_0000, 512 * SIZE)
+
+
+def with_kept_code(otherwise: Mapping[str, int], flushed: Sequence[int]) -> Comparison:
+    """A large page that was executed, unmapped, and flushed by some of its addresses."""
+    guest: Any = KeepsCode(otherwise)
+    space = new_space(guest, 3)
+    live = new_live(guest, space)
+    executed = space.format.granting("user", "user execute", "supervisor execute")
+    space.map(Virtual(LARGE.first), space.frames(1, 1), 1, executed).done()
+    live.probe(LARGE, pages=4)
+    space.unmap(LARGE).done()
+    live.flush(flushed)
+    live.probe(LARGE, pages=4)
+    return live.run()
+
+
+def test_code_that_is_kept_of_a_large_page_is_a_quirk_where_it_ran_and_nothing_else() -> None:
+    name, one = KEPT_CODE.name, [LARGE.first]
+    plain = with_kept_code({}, one)
+    assert not plain.disagreed and plain.quirks[name] > 2
+    # What the reference says nothing of, and what no code leaves.
+    assert with_kept_code({"esr": 24}, one) == plain
+    for otherwise in ({"esr": 26}, {"elr": 2}, {"data": 3}):
+        found = with_kept_code(otherwise, one)
+        assert found.disagreed == plain.quirks[name] and not found.quirks
+    every = [LARGE.first + SIZE * number for number in range(512)]
+    assert not with_kept_code({}, every).disagreed and not with_kept_code({}, every).quirks
 
 
 @pytest.mark.parametrize(

@@ -100,10 +100,12 @@ READ = Stated(Kind.READ, el0=True)
         of_matrix(words=(0, (1 << 64) - 1), address=(1 << 64) - 8),
         of_matrix(words=(1, 0), address=0, size=4),
         of_matrix(address=4, size=4),
+        of_matrix(access="fetch", address=12, size=4),
     ],
     ids=[
         *("probe", "AT", "table bytes", "gva2gpa", "fetch", "matrix", "matrix, a root beyond"),
         *("matrix, the last word", "matrix, the first half word", "matrix, the second half word"),
+        "matrix, a fetch says no size",
     ],
 )
 def test_a_case_is_read_as_it_was_saved(case: LayoutCase | MatrixCase, tmp_path: Path) -> None:
@@ -144,6 +146,14 @@ def test_a_value_of_another_type_is_refused(case: LayoutCase | MatrixCase, tmp_p
         (of_matrix(size=4), ("address",), "0x10000000000000000", "address: what is there is no"),
         (of_matrix(), ("size",), 2, "size is 2; data has 4 or 8 bytes"),
         (of_matrix(access="fetch"), ("address",), "0x1002", "which this access cannot have"),
+        (
+            of_matrix(access="fetch", size=4),
+            ("address",),
+            "0x1002",
+            "which this access cannot have",
+        ),
+        (of_matrix(), ("address",), "-0x8", "address: what is there is no number"),
+        (of_layout(), ("address",), "-0x8", "which this access cannot have"),
         (of_matrix(), ("words", 1), "0x10000000000000000", "words: what is there is no number"),
         (of_matrix(), ("bits",), 16, "bits is 16; 64k has 17 to 52"),
         (of_matrix(), ("control", "beyond"), 52, "control.beyond is 52, and memory may be there"),

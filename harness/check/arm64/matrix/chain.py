@@ -155,8 +155,8 @@ class Chain:
 
 
 def content(physical: Words) -> Words:
-    """What the word at a physical address of the data holds."""
-    return physical * np.uint64(0x9E37_79B9_7F4A_7C15)
+    """What the word at a physical address of the data holds; its lowest bits are set."""
+    return ~(physical * np.uint64(0x9E37_79B9_7F4A_7C15))
 
 
 def token(physical: Words) -> Words:

@@ -195,7 +195,7 @@ def descriptor_bit(setting: Setting, bit: int) -> int:
         return 1 << bit - 48 + 12
     if setting.wide and setting.granule != "64K" and bit >= 50:
         return 1 << bit - 50 + 8
-    return 1 << bit if bit < 48 or (setting.wide and setting.granule != "64K") else 0
+    return 1 << bit if bit < 48 or setting.wide else 0
 
 
 def blocks_of(setting: Setting) -> tuple[int, ...]:

@@ -184,6 +184,16 @@ def is_reserved(machine: Machine, pte: int, i: int) -> bool:
     return n and field(pte, 13, 10) != 0b1000
 
 
+def page_number(machine: Machine, pte: int, va: int) -> int:
+    """Of a leaf: PPN.  Svnapot: with N, implicit reads return a copy of the entry in which
+    ppn[0][3:0] is replaced by vpn[0][3:0]."""
+    if machine.xlen == 32:
+        return field(pte, 31, 10)
+    if bit(pte, 63):
+        return field(pte, 53, 14) * 16 + field(va, 15, 12)
+    return field(pte, 53, 10)
+
+
 def page_fault(kind: str) -> int:
     """Exception codes: instruction page fault 12, load 13, store/AMO 15."""
     return {"fetch": 12, "load": 13, "store": 15, "AMO": 15}[kind]
@@ -245,10 +255,7 @@ def access(
         if i == 0:
             return Answer(stopped, va, 4, i)
         a, i = field(pte, 31 if machine.xlen == 32 else 53, 10) * pagesize, i - 1
-    ppn = field(pte, 31 if machine.xlen == 32 else 53, 10)
-    # Svnapot: implicit reads return a copy in which ppn[0][3:0] is replaced by vpn[0][3:0].
-    if machine.xlen == 64 and bit(pte, 63):
-        ppn = ppn // 16 * 16 + field(va, 15, 12)
+    ppn = page_number(machine, pte, va)
     # 5.
     if ppn % 2 ** (vpn_bits * i) != 0:
         return Answer(stopped, va, 5, i)

@@ -341,6 +341,8 @@ def test_every_bit_and_every_combination_that_the_rules_name_is_there() -> None:
     assert superpage["set"] == ("none", *map(str, range(10, 37)))
     napot = {axis.name: axis.values for axis in family("napot", 0, hart).product.axes}
     assert napot["N"] == (0, 1) and napot["ppn"] == tuple(range(16))
+    above = {axis.name: axis.values for axis in family("napot", 1, hart).product.axes}
+    assert (above["N"], above["ppn"]) == ((0, 1), (0, 8))  # there is no page of 64K there
     span = {axis.name: axis.values for axis in family("span", 0, hart).product.axes}
     assert span["vpn"] == tuple(range(16))
     canonical = {axis.name: axis.values for axis in family("canonical", 0, hart).product.axes}
@@ -432,5 +434,6 @@ def test_a_hart_that_lacks_what_a_control_state_sets_is_not_asked() -> None:
     assert Control().lacks(hart) is None
     assert "ADUE" in (Control(adue=True).lacks(hart) or "")
     assert "PBMTE" in (Control(pbmte=True).lacks(hart) or "")
-    assert "masks no pointers" in (Control(pmm_u=2).lacks(hart) or "")
+    for masking in (Control(pmm_u=2), Control(pmm_s=2)):
+        assert "masks no pointers" in (masking.lacks(hart) or "")
     assert Control(True, True, 2, 3).lacks(replace(hart, adue=True, pbmte=True, masks=True)) is None

@@ -1,0 +1,568 @@
+"""What is asked of guests, and made of their answers, with a guest that follows the rules as they
+are written a second time, or departs from them as some QEMU does: versions that are not here, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from harness.check.compare import EXAMPLES, PROBE, Comparison
+from harness.check.layouts import Layout, divided, load, parse, shipped
+from harness.check.marks import marked
+from harness.check.matrix import Report
+from harness.check.product import Values, evenly
+from harness.check.riscv import probes, quirks
+from harness.check.riscv.cases import STATES, Cases, Stated, of_places, of_space
+from harness.check.riscv.fixtures import new_live
+from harness.check.riscv.layouts import DESCRIBED, build
+from harness.check.riscv.live import Live
+from harness.check.riscv.matrix.chain import Chain
+from harness.check.riscv.matrix.families import families, lanes, reserved_alone
+from harness.check.riscv.matrix.hart import MODES, Hart
+from harness.check.riscv.matrix.judged import expected
+from harness.check.riscv.matrix.run import Work, tried_on
+from harness.check.riscv.matrix.verdicts import expected_text
+from harness.check.riscv.replay import MatrixCase
+from harness.check.riscv.replay import _of_matrix as of_matrix
+from harness.check.riscv.space import GuestSpace
+from harness.check.riscv.validate import compare_one, compare_space, state_of
+from harness.check.riscv.window import entries
+from harness.check.tables import TABLE_BYTES, TableImage
+from harness.check.validation import Built, built_in
+from harness.machine.errors import Misuse
+from harness.machine.ram import MIB
+from harness.paging import bulk
+from harness.paging.address import Physical, Span, Virtual
+from harness.paging.memory import Mask, within
+from harness.paging.riscv.access import Kind
+from harness.paging.riscv.cpu import Cpu, Mode
+from tests.check.riscv import by_rules
+from tests.check.riscv.by_rules import DEPARTS, SEVEN, TEN, ByRules, Version
+from tests.check.riscv.guests import family
+from tests.check.samples import total
+from tests.paging.riscv_rules import Answer
+
+LAYOUTS = {path.stem: path for path in shipped("riscv")}
+
+QUIRKS: Final = {
+    by_rules.AMO_LOADS: "tcg-riscv-amo-reads-first",
+    by_rules.AS_LOADS: "tcg-riscv-amo-load",
+    by_rules.NO_TABLE: "tcg-riscv-table-without-memory",
+    by_rules.HIGH_BITS: "tcg-riscv-reserved-60-54",
+    by_rules.PBMT3: "tcg-riscv-pbmt3",
+    by_rules.PBMTE: "tcg-riscv-pbmte",
+    by_rules.ANY_N: "tcg-riscv-n-without-svnapot",
+    by_rules.NAPOT_LATE: "tcg-riscv-napot-marks",
+    by_rules.LOW_PAGES: "tcg-riscv32-pages-of-32-bits",
+    by_rules.MASKS_MXR: "tcg-riscv-masks-with-mxr",
+}
+"""Who departs so."""
+
+
+def qemu(
+    mode: str, version: Version, departs: Collection[str] | None = None, *without: str, **more: Any
+) -> Any:
+    """A guest that can have a mode, and departs as that version of QEMU unless given."""
+    usual = DEPARTS[version] if departs is None else departs
+    return ByRules(version, usual, Mode(mode).xlen, without=without, **more)
+
+
+# ---- the matrix ----
+
+
+def work(mode: str, guest: Any, count: int = 10) -> list[Work]:
+    """Some cases of all families, of each under two of its control states."""
+    source, found = np.random.default_rng(5), list[Work]()
+    named = "rv64" if guest.without else ""
+    hart = Hart.of(mode, guest.info, named)
+    for one in (reserved_alone if guest.without else families)("quick", hart):
+        able = [control for control in one.controls if one.lacks(control) is None]
+        legal = np.flatnonzero(one.product.legal())
+        for control in source.permutation(len(able))[:2].tolist():
+            found.append(Work(one, able[control], np.sort(source.choice(legal, count))))
+    return found
+
+
+def tried(guest: Any, some: list[Work]) -> Report:
+    return total(tried_on(guest, some))
+
+
+@pytest.mark.parametrize("version", DEPARTS)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_matrix_agrees_with_a_guest_that_does_as_qemu_does(mode: str, version: Version) -> None:
+    guest = qemu(mode, version)
+    found = tried(guest, work(mode, guest))
+    assert not found.failures, found.failures
+    assert not found.comparison.news
+    assert found.comparison.compared == found.by_rule.total() > 60
+
+
+@pytest.mark.parametrize("version", DEPARTS)
+@pytest.mark.parametrize("without", [("svnapot",), ("svpbmt",), ("svnapot", "svpbmt")])
+def test_so_it_does_where_extensions_are_lacking(
+    without: tuple[str, ...], version: Version
+) -> None:
+    guest = qemu("sv39", version, None, *without)
+    found = tried(guest, work("sv39", guest))
+    assert not found.failures, found.failures
+    assert not found.comparison.news
+
+
+Where = Callable[[Values], Mask]
+
+
+def among(name: str, *values: str | int) -> Where:
+    """Cases that have one of the values on an axis."""
+    return lambda of: np.isin(of[name], values)
+
+
+class Shown(NamedTuple):
+    """A mode, the extensions that are lacking, and cases of a family in which a departure shows."""
+
+    mode: str
+    family: str
+    level: int
+    where: tuple[Where, ...]
+    without: tuple[str, ...] = ()
+
+
+AMOS, DATA = among("access", "amo"), among("access", "read", "write", "lr", "amo")
+SHOWN: Final = {
+    by_rules.AMO_LOADS: Shown("sv39", "nowhere", 0, (AMOS, among("W", 0))),
+    by_rules.AS_LOADS: Shown("sv48", "nowhere", 0, (AMOS, among("W", 1))),
+    by_rules.NO_TABLE: Shown("sv57", "nowhere", 2, (among("table", 1),)),
+    by_rules.HIGH_BITS: Shown("sv39", "reserved", 1, (among("set", "54", "60", "54+60"),)),
+    by_rules.PBMT3: Shown("sv39", "reserved", 0, (among("set", "61+62"),)),
+    by_rules.PBMTE: Shown("sv48", "reserved", 0, (among("set", "61", "62"),)),
+    by_rules.ANY_N: Shown("sv39", "reserved", 0, (among("set", "63"),), ("svnapot",)),
+    by_rules.NAPOT_LATE: Shown(
+        "sv39", "napot", 0, (among("N", 1), among("ppn", 0, 4, 12), among("A", 0), among("U", 0))
+    ),
+    by_rules.LOW_PAGES: Shown("sv32", "nowhere", 0, (among("W", 1),)),
+    by_rules.MASKS_MXR: Shown(
+        "sv39", "canonical", 0, (among("mxr", 1), among("mprv", 0), among("set", "60"), DATA)
+    ),
+}
+
+
+def those(shown: Shown, guest: Any, count: int = 20) -> list[Work]:
+    """Some of the cases in which a departure shows, under all control states."""
+    source, found = np.random.default_rng(6), list[Work]()
+    hart = Hart.of(shown.mode, guest.info, "rv64" if guest.without else "")
+    one = family(shown.family, shown.level, hart)
+    chosen = one.product.legal()
+    for where in shown.where:
+        chosen = chosen & where(one.product.grid)
+    places = np.flatnonzero(chosen)
+    for control in one.controls:
+        if one.lacks(control) is None:
+            found.append(Work(one, control, np.sort(source.choice(places, count, replace=False))))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [  # QEMU 7.2 masks no pointers
+        each for each in product(SHOWN, DEPARTS) if each != (by_rules.MASKS_MXR, SEVEN)
+    ],
+)
+def test_each_departure_is_told_by_its_quirk_alone(name: str, version: Version) -> None:
+    """Where it is expected it shows, and that it is gone is news; elsewhere it disagrees."""
+    shown, departs, quirk = SHOWN[name], DEPARTS[version], QUIRKS[name]
+    guest = qemu(shown.mode, version, departs, *shown.without)
+    some = those(shown, guest)
+    guest.departs = departs | {name, by_rules.AMO_LOADS}
+    with_it = tried(guest, some)
+    guest.departs = departs - {name}
+    without = tried(guest, some)
+    assert not without.comparison.disagreed and not without.comparison.quirks[quirk]
+    if name in departs:
+        assert not with_it.comparison.disagreed and not with_it.comparison.news
+        count = with_it.comparison.quirks[quirk]
+        assert min(count, with_it.departed.total()) > 4
+        assert without.comparison.news[f"{quirk} did not show"] == count
+    else:
+        assert with_it.comparison.disagreed == with_it.disagreed.total() > 4
+
+
+def test_the_quirks_of_a_version_are_those_that_it_departs_in() -> None:
+    for version, departs in DEPARTS.items():
+        known = {one.name for one in quirks.judged_of("tcg", version)}
+        assert known == {QUIRKS[name] for name in departs & QUIRKS.keys()}
+    assert set(QUIRKS.values()) == {one.name for one in quirks.JUDGED}
+
+
+# ---- layouts ----
+
+KINDS: Final = {Kind.READ: "load", Kind.WRITE: "store", Kind.FETCH: "fetch", Kind.AMO: "AMO"}
+NAMED: Final = {
+    12: "instruction page fault",
+    13: "load page fault",
+    15: "store/AMO page fault",
+    1: "instruction access fault",
+    5: "load access fault",
+    7: "store/AMO access fault",
+}
+"""Exception codes and their names ("Machine Cause (mcause) Register")."""
+
+ODD: Final = """
+title = "What QEMU 7.2 and 10.0 read otherwise, and what has no memory"
+arch = "riscv"
+levels = [3]
+ram = "64M"
+[[map]]
+virtual = 0x40_0000
+size = "4K"
+rights = "rwxu"
+[[entry]]
+virtual = 0x40_1000
+level = 0
+value = 0x0040_0000_20c0_00df
+[[entry]]
+virtual = 0x40_2000
+level = 0
+value = 0x6000_0000_20c0_00df
+[[entry]]
+virtual = 0x40_3000
+level = 0
+value = 0x8000_0000_20c0_001f
+[[map]]
+virtual = 0x40_4000
+size = "4K"
+physical = 0x1_0000_0000
+rights = "rx"
+"""
+
+REFUSED: Final = {(0x40_5000, 0): 0x2080_00D7, (0x4000_0000, 2): 1 << 42 | 1}
+"""By address and level, entries of it that no layout may have: of a page outside of its frames, and
+of a table where no memory is."""
+
+
+class Probed(NamedTuple):
+    """What was asked of a guest, and what came of it."""
+
+    guest: Any
+    cpu: Cpu
+    cases: Cases
+    results: npt.NDArray[np.void]
+    found: Comparison
+
+
+@contextmanager
+def probed(
+    layout: Layout,
+    levels: int,
+    guest: Any,
+    count: int = 500,
+    stored: Mapping[tuple[int, int], int] = MappingProxyType({}),
+) -> Iterator[Probed]:
+    """What comes of some accesses to a layout, with entries as in `REFUSED`."""
+    noted, true = list[npt.NDArray[np.void]](), type(guest).tampered.__get__(guest)
+
+    def note(results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        noted.append(true(results))
+        return noted[-1]
+
+    guest.tampered = note
+    with built_in(guest, layout, levels, build, entries) as (memory, cpu, frames, window):
+        for (address, level), word in stored.items():
+            paths = bulk.paths(memory, cpu.roots[0], np.array([address], np.uint64))
+            memory.store(Physical(int(paths.slot[level, 0])), 8, word)
+        leaves = bulk.leaves(memory, cpu.roots)
+        every = of_space(cpu, memory, leaves.take(~within(leaves.virtual, window)), window)
+        cases: Cases = every.take(evenly(len(every), count))
+        tables = memory.octets[: divided(layout)[0].last + 1 - memory.span.first].copy()
+        written = TableImage.of(memory, cpu.roots)
+        state = state_of(cpu, window)
+        found = probes.ask_guest(guest, state, cpu, memory, frames, written, cases)
+        assert (tables == memory.octets[: len(tables)]).all(), "entries are put back"
+        [results] = noted
+        yield Probed(guest, cpu, cases, results, found)
+
+
+@pytest.mark.parametrize("version", DEPARTS)
+@pytest.mark.parametrize("levels", DESCRIBED.modes, ids=MODES)
+@pytest.mark.parametrize("name", ["rights", "page-sizes"])
+def test_layouts_agree_with_a_guest_that_does_as_qemu_does(
+    name: str, levels: int, version: Version
+) -> None:
+    layout = load(LAYOUTS[name])
+    guest = qemu(DESCRIBED.modes[levels], version, ram_bytes=layout.ram)
+    with probed(layout, levels, guest) as (_, _, cases, results, found):
+        pass
+    assert not found.disagreed and not found.news, found.disagreements
+    assert found.compared == len(results) > 400
+    shown = {QUIRKS[by_rules.AS_LOADS]} if version == SEVEN else set()
+    assert set(found.quirks) == shown
+    text, user = guest.image.text, guest.image.user
+    stub = within(cases.address, Span(text.start, user.stop - 1)) & cases.mprv
+    count = int(stub.sum()) if version == SEVEN else 0
+    assert found.not_comparable == (
+        {f"by MPRV to the addresses of the stub's code ({quirks.MPRV_CODE.name})": count}
+        if count
+        else {}
+    )
+    assert bool(count) == (version == SEVEN and name == "page-sizes")
+
+
+@pytest.mark.parametrize("version", DEPARTS)
+def test_what_qemu_reads_otherwise_is_not_asked_and_has_its_reason(version: Version) -> None:
+    """Each denied access that comes to something else there; and what reaches no frame."""
+    layout = parse(ODD, "odd.toml")
+    guest = qemu("sv39", version, ram_bytes=layout.ram)
+    with probed(layout, 3, guest, 600, REFUSED) as (_, cpu, cases, _, found):
+        assert not found.disagreed and not found.news, found.disagreements
+        reasons = Counter[str]()
+        departs = {
+            0x40_1000: by_rules.HIGH_BITS,
+            0x40_2000: by_rules.PBMT3,
+            0x40_3000: by_rules.NAPOT_LATE,
+            0x4000_0000: by_rules.NO_TABLE,
+        }
+        for lane in range(len(cases)):
+            way, address = stated(cases, lane), int(cases.address[lane])
+            page = 0x4000_0000 if 1 << 30 <= address < 2 << 30 else address & ~0xFFF
+            seen = answer(guest, cpu, address, way)
+            rules = answer(guest, cpu, address, way, departs=())
+            if page in (0x40_4000, 0x40_5000) and rules.cause is None:
+                reasons["the page has no memory behind it"] += 1
+            if page in departs and departs[page] in DEPARTS[version]:
+                assert rules.cause is not None
+                if (rules.cause, rules.updated) != (seen.cause, seen.updated):
+                    name = QUIRKS[departs[page]]
+                    reasons[f"the engine reads entries otherwise ({name})"] += 1
+        assert found.not_comparable == reasons
+        assert len(reasons) == 1 + len(DEPARTS[version] & set(departs.values()))
+        assert found.compared == len(cases) - reasons.total()
+
+
+def stated(cases: Cases, lane: int) -> Stated:
+    """One of many accesses."""
+    flags = (cases.user, cases.sum, cases.mxr, cases.mprv)
+    return Stated(Kind(int(cases.kind[lane])), *(bool(one[lane]) for one in flags))
+
+
+def answer(
+    guest: Any, cpu: Cpu, address: int, way: Stated, departs: Collection[str] | None = None
+) -> Answer:
+    """What an access comes to in a guest, which departs as it does unless given; an AMO as one."""
+    hart = guest.hart(state_of(cpu, Span(0, 0)), way.sum, way.mxr)
+    departs = guest.departs if departs is None else departs
+    found: Answer = guest.of_qemu(hart, address, KINDS[way.kind], way.user, way.mprv, departs)
+    return found
+
+
+class Never(ByRules):
+    """A guest that says of each access the opposite of what came of it."""
+
+    def tampered(self, results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        results["completed"] ^= 1
+        results["data"] ^= np.uint64(0xF0)
+        return results
+
+
+@pytest.mark.parametrize("version", DEPARTS)
+@pytest.mark.parametrize("levels", [2, 4])
+def test_what_rules_and_machines_say_is_put_into_words(
+    levels: int, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = load(LAYOUTS["rights"])
+    guest: Any = Never(version, (), 32 if levels == 2 else 64, layout.ram)
+    with probed(layout, levels, guest, 40) as asked:
+        assert asked.found.disagreed == asked.found.compared == 40
+        assert len(asked.found.disagreements) == EXAMPLES
+    monkeypatch.setattr(probes, "EXAMPLES", 1 << 16)
+    with probed(layout, levels, guest, 400) as (_, cpu, cases, results, found):
+        assert len(found.disagreements) == found.disagreed == len(cases) and not found.quirks
+        none, seen = guest.image.enums["CAUSE_NONE"], set[str]()
+        for lane, one in enumerate(found.disagreements):
+            way, result = stated(cases, lane), results[lane]
+            assert (one.oracle, one.access, one.address) == (PROBE, way, cases.address[lane])
+            rules, said = answer(guest, cpu, one.address, way), one.expected
+            if rules.cause is None:
+                at, now = rules.updated or (guest.ram.base, guest.word(guest.ram.base))
+                sets = now ^ guest.word(at)
+                marked = f", sets {sets:#x} in the leaf" if sets else ""
+                assert said == f"reaches {rules.physical:#x}{marked}"
+                seen.add(marked)
+                assert one.walk is not None and one.walk.physical == rules.physical
+            else:
+                assert said.startswith(f"cause {rules.cause} ({NAMED[rules.cause]}): ")
+                steps = re.search(r"steps? (\d)(?: to (\d))?\)", said)
+                first, last = (0, 0) if steps is None else (steps[1], steps[2] or steps[1])
+                assert int(first) <= rules.step <= int(last)
+            cause, tval, data = (int(result[name]) for name in ("cause", "tval", "data"))
+            named = f"{cause} ({NAMED[cause]})" if cause in NAMED else str(cause)
+            saw = "no exception" if cause == none else f"cause {named}, tval {tval:#x}"
+            made = "made" if result["completed"] else "not made"
+            start, words = one.observed.split(", entries then ")
+            assert start == f"{made}: {saw}, data {data:#x}"
+            count = 0 if rules.level is None else levels - rules.level
+            assert (0 if one.walk is None else len(one.walk.steps)) == count
+            assert words == ", ".join(hex(word) for word in result["after"][:count].tolist())
+        assert seen >= {", sets 0x40 in the leaf", ", sets 0xc0 in the leaf"}
+
+
+@contextmanager
+def smallest(guest: Any) -> Iterator[Built[Cpu]]:
+    with built_in(guest, load(LAYOUTS["smallest"]), 3, build, entries) as made:
+        yield made
+
+
+def test_every_oracle_is_asked_about_a_space_and_about_one_place_of_it() -> None:
+    guest = qemu("sv39", SEVEN, ram_bytes=load(LAYOUTS["smallest"]).ram)
+    with smallest(guest) as made:
+        found = compare_space(guest, made)
+        assert [one.oracle for one in found] == [PROBE, TABLE_BYTES]
+        assert not any(one.disagreed or one.not_comparable for one in found)
+        for way in WAYS:
+            one = compare_one(guest, made, 0x40_0000 + 16 * (way.kind is Kind.FETCH), way)
+            assert (one.oracle, one.compared, one.disagreed) == (PROBE, 1, 0)
+        root = made.cpu.roots[0].table.address
+        one = compare_one(guest, made, root + 8, None)
+        assert (one.oracle, one.compared, one.disagreed) == (TABLE_BYTES, 1, 0)
+        more = compare_space(guest, made, np.array([0x5000_1238, made.window.first + 8], np.uint64))
+        assert more[0].compared - found[0].compared == len(WAYS)  # none in the window
+        assert more[1] == found[1]
+
+
+WAYS: Final = [
+    Stated(kind, user, sum, mxr)
+    for sum, mxr in STATES
+    for user in (False, True)
+    for kind in (Kind.FETCH, Kind.READ, Kind.WRITE, Kind.AMO)
+]
+
+
+@pytest.mark.parametrize(("mode", "word"), [(Mode.SV32, 4), (Mode.SV48, 8)])
+def test_the_words_and_the_code_of_places_are_tried_in_every_way(mode: Mode, word: int) -> None:
+    """Every other word by MPRV, as who does it otherwise directly."""
+    outside, cpu = Span(0x5000, 0x5FFF), Cpu.in_mode(mode, 0x8000_0000)
+    places = np.array([0x8765_123D, 0x8765_123C, 0x1FFF, 0x5008], np.uint64)
+    made = of_places(cpu, places, outside)
+    tried = Counter((int(made.address[lane]), stated(made, lane)) for lane in range(len(made)))
+    data = (0x2000 - word, 0x8765_1238 if word == 8 else 0x8765_123C)
+    code = (0x8765_1010, 0x1010)
+    assert tried == Counter(
+        (address, replace(way, mprv=way.kind is not Kind.FETCH and address == data[1]))
+        for way in WAYS
+        for address in (code if way.kind is Kind.FETCH else data)
+    )
+
+
+@pytest.mark.parametrize("mode", ["sv32", "sv57"])
+def test_cases_of_the_matrix_are_put_into_words_and_asked_again(mode: str) -> None:
+    """What is expected of the engine, what was seen, and the same of a case that is replayed."""
+    version, said = SEVEN, {"engine": "tcg", "qemu": "7.2.22", "expected": "", "observed": ""}
+    guest, shown = qemu(mode, version), set[str]()
+    opposite: Any = Never(version, DEPARTS[version], guest.xlen)
+    known = quirks.judged_of("tcg", version)
+    for part in work(mode, guest, 2):
+        hart, control = part.family.hart, part.control
+        chain = Chain(guest, hart.format)
+        made, cpu = lanes(part.family, chain, part.numbers), hart.cpu(control, chain.root)
+        rules, wanted = expected(hart, cpu, made), expected(hart, cpu, made, known)
+        for lane in range(len(made)):
+            case = MatrixCase.of(hart, control, made, lane, values="", **said)
+            found = of_matrix(guest, case)
+            assert (found.compared, found.disagreed) == (1, 0)
+            alone = {
+                one.name
+                for one in known
+                if rules.differs(expected(hart, cpu, made, [one]))[lane]
+                and rules.differs(wanted)[lane]
+            }
+            assert found.quirks.keys() == alone
+            shown |= alone
+            [wrong] = of_matrix(opposite, case).disagreements
+            assert wrong.expected == expected_text(made, wanted, lane)
+            assert wrong.address == case.address
+            by = guest.last
+            assert wrong.observed.startswith("made, " if by.cause is None else "cause ") is False
+            start = f"reaches {by.physical:#x}; " if by.cause is None else f"cause {by.cause}, "
+            assert wrong.expected.startswith(start)
+    assert shown
+
+
+def test_a_case_is_not_replayed_where_the_processor_lacks_what_it_needs() -> None:
+    guest, hart = qemu("sv39", TEN), Hart("sv39")
+    one = family("canonical", 0, hart)
+    made = lanes(one, Chain(guest, hart.format), np.array([0]))
+    said = {"engine": "tcg", "qemu": "10.0.13", "expected": "", "observed": ""}
+    control = next(control for control in one.controls if control.pmm_s)
+    case = MatrixCase.of(hart, control, made, 0, values="", **said)
+    assert not of_matrix(guest, case).disagreed
+    with pytest.raises(Misuse, match="cannot be replayed: the engine's processor masks no"):
+        of_matrix(qemu("sv39", SEVEN), case)
+
+
+@pytest.mark.parametrize("version", DEPARTS)
+def test_a_quirk_excuses_nothing_but_what_it_names(version: Version) -> None:
+    for mode in ("sv32", "sv39"):
+        opposite: Any = Never(version, DEPARTS[version], Mode(mode).xlen)
+        some = work(mode, opposite, 4)
+        found = tried(opposite, some)
+        assert found.disagreed.total() == found.comparison.compared == found.by_rule.total()
+        assert found.comparison.disagreed == sum(len(part.numbers) for part in some)
+        assert not found.comparison.quirks and not found.comparison.news and not found.departed
+
+
+# ---- spaces that are changed ----
+
+
+def changed_in(guest: Any, mode: str) -> Live:
+    """Pages of all rights that are probed, changed, and probed again."""
+    space = GuestSpace(guest, mode)
+    live, rights = new_live(guest, space), space.format.granting
+    size, page = space.format.levels[0].size, Virtual(0x40_8000)
+    each = (("read",), ("read", "write", "user"), ("execute", "user"), ("read", "execute"))
+    for number, names in enumerate(each):
+        space.map(Virtual(page + size * number), space.frames(1), 0, rights(*names)).done()
+    every = Span.of(page, size * len(each))
+    live.probe(every)
+    live.flush(space.unmap(Span.of(page, size)))
+    live.flush(space.protect(Span.of(page + size, size), rights("read", "user")))
+    live.probe(every)
+    return live
+
+
+@pytest.mark.parametrize("version", DEPARTS)
+@pytest.mark.parametrize("mode", ["sv32", "sv39"])
+def test_a_space_that_changes_agrees_with_a_guest_that_keeps_nothing(
+    mode: str, version: Version
+) -> None:
+    live = changed_in(qemu(mode, version, ram_bytes=128 * MIB), mode)
+    found = live.run()
+    assert not found.disagreed, found.disagreements
+    assert found.compared > 50 and not found.quirks and not found.news
+
+
+@pytest.mark.parametrize("mode", ["sv32", "sv39"])
+def test_what_a_guest_saw_of_a_space_that_changes_is_put_into_words(mode: str) -> None:
+    guest: Any = Never(TEN, (), Mode(mode).xlen, 128 * MIB)
+    found = changed_in(guest, mode).run()
+    assert found.disagreed and found.disagreements
+    for one in found.disagreements:
+        saw, steps = one.observed.split("; entries from the root down: ")
+        assert steps.count("->") == Hart(mode, svnapot=False).levels
+        if one.expected.startswith("reaches"):
+            assert re.fullmatch(r"cause \d+, tval 0x[0-9a-f]+", saw)
+        else:
+            assert re.match(r"cause \d+: ", one.expected)
+            word, _, mark = saw.removeprefix("done, and the word is ").partition(", the mark of ")
+            assert isinstance(one.access, Stated)
+            if one.access.kind is not Kind.WRITE:
+                assert int(word, 16) == 0xF0  # of data, which is 0 where none was read
+            assert bool(mark) == (one.access.kind is Kind.READ and mode != "sv32")
+            assert not mark or int(mark, 16) == marked(0xF0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,24 +65,22 @@ class Cases:
             np.array([access.mprv]),
         )
 
+    @classmethod
+    def together(cls, parts: Sequence[Cases]) -> Cases:
+        """The lanes of all of them, one after the other."""
+        names = cls.__dataclass_fields__
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
     def __add__(self, other: Cases) -> Cases:
         """These lanes, and behind them the others."""
-        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
-        return Cases(*map(np.concatenate, pairs))
+        return Cases.together((self, other))
 
     def __len__(self) -> int:
         return len(self.address)
 
     def take(self, chosen: Mask | slice | Counts) -> Cases:
         """The chosen lanes."""
-        return Cases(
-            self.address[chosen],
-            self.kind[chosen],
-            self.user[chosen],
-            self.sum[chosen],
-            self.mxr[chosen],
-            self.mprv[chosen],
-        )
+        return Cases(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
 
 def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
@@ -115,21 +114,14 @@ def of_places(cpu: Cpu, places: Words, outside: Span) -> Cases:
 
 def _every_access(data: Words, code: Words) -> Cases:
     """All kinds of accesses: by S-mode and U-mode, with SUM and MXR each way."""
-    parts = []
+    parts = list[Cases]()
     by_mprv = np.arange(len(data)) % 2 == 1
     for sum, mxr in STATES:
         for user in (False, True):
             parts.append(_each(code, Kind.FETCH, user, sum, mxr, np.zeros(len(code), np.bool_)))
             for kind in (Kind.READ, Kind.WRITE, Kind.AMO):
                 parts.append(_each(data, kind, user, sum, mxr, by_mprv))
-    return Cases(
-        np.concatenate([part.address for part in parts]),
-        np.concatenate([part.kind for part in parts]),
-        np.concatenate([part.user for part in parts]),
-        np.concatenate([part.sum for part in parts]),
-        np.concatenate([part.mxr for part in parts]),
-        np.concatenate([part.mprv for part in parts]),
-    )
+    return Cases.together(parts)
 
 
 def _each(address: Words, kind: Kind, user: bool, sum: bool, mxr: bool, mprv: Mask) -> Cases:

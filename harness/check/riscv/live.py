@@ -143,7 +143,7 @@ class Live(live.Live):
     def _jobs(self, asked: Accesses) -> npt.NDArray[np.void]:
         enums = self._guest.image.enums
         jobs = self._guest.image.new_jobs(len(asked))
-        jobs["address"], jobs["value"] = asked.address, asked.value & _width(asked)
+        jobs["address"], jobs["value"] = asked.address, asked.value
         for kind, name in JOBS.items():
             jobs["access"][asked.kind == kind] = enums[f"ACCESS_{name}"]
         for name in ("user", "sum", "mxr"):

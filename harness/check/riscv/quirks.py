@@ -73,8 +73,7 @@ def _napot_marks(asked: Asked, made: Expected) -> Expected:
     loads_first = np.where(asked.lanes.kind == Kind.AMO, np.uint8(Kind.READ), asked.lanes.kind)
     found = asked.judge(walks, loads_first)
     wrong = (made.reason == REASONS.index(Reason.RESERVED)) & (walks.raw & np.uint64(N) != 0)
-    marked = wrong & (found.cause == ALLOWED)
-    return replace(made, sets=np.where(marked, found.sets, made.sets))
+    return replace(made, sets=np.where(wrong, found.sets, made.sets))
 
 
 def _page_fault_without_table(asked: Asked, made: Expected) -> Expected:

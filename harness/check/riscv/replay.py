@@ -19,7 +19,7 @@ from harness.check.layouts import Layout, parse
 from harness.check.replay import LayoutCase, SavedLayoutCase
 from harness.check.riscv.cases import Stated
 from harness.check.riscv.layouts import build
-from harness.check.riscv.matrix.chain import ACCESSES, Chain, Lanes
+from harness.check.riscv.matrix.chain import ACCESSES, NONE_MISSING, Chain, Lanes
 from harness.check.riscv.matrix.hart import MODES, Control, Hart
 from harness.check.riscv.matrix.judged import expected
 from harness.check.riscv.matrix.verdicts import agreeing, expected_text, jobs_of, observed_text
@@ -36,9 +36,6 @@ from harness.paging.riscv.cpu import PMLEN, Mode
 
 ORACLES: Final = {PROBE: True, TABLE_BYTES: False}
 """Whom cases of layouts ask, and whether about an access."""
-
-_NO_LEVEL: Final = 255
-"""In place of the level of a table that is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +100,8 @@ class MatrixCase(files.MatrixCase):
         for name, values in (("words", self.words), ("address", (self.address,))):
             if not all(0 <= value < 1 << mode.xlen for value in values):
                 raise ValueError(f"{name}: what is there is no number of {mode.xlen} bits")
-        if self.missing not in (*range(levels), _NO_LEVEL):
-            raise ValueError(f"missing is {self.missing}, which is no level, nor {_NO_LEVEL}")
+        if self.missing not in (*range(levels), NONE_MISSING):
+            raise ValueError(f"missing is {self.missing}, which is no level, nor {NONE_MISSING}")
         if self.access not in ACCESSES:
             raise ValueError(f"access is {self.access!r}; it is one of {', '.join(ACCESSES)}")
         for name in ("pmm_s", "pmm_u"):

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from harness.check.matrix import Plain
 from harness.check.product import Axis, Product, Rule, Value
-from harness.check.riscv.matrix.chain import ACCESSES, NOWHERE, REGION, Chain, Lanes
+from harness.check.riscv.matrix.chain import ACCESSES, NONE_MISSING, NOWHERE, REGION, Chain, Lanes
 from harness.check.riscv.matrix.hart import Control, Hart
 from harness.paging.bulk import Bytes, Counts
 from harness.paging.memory import Mask, Words
@@ -41,7 +41,6 @@ Chosen = Mapping[str, npt.NDArray[Any]]
 _BITS: Final = {"V": V, "R": R, "W": W, "X": X, "U": U, "G": G, "A": A, "D": D}
 _TOP_INDEX: Final = 2
 """The entry of the root by which all addresses lead."""
-_NO_LEVEL: Final = 255
 
 
 def _flags(names: str) -> tuple[Axis, ...]:
@@ -111,7 +110,7 @@ def permissive(family: Family, chain: Chain, chosen: Chosen) -> Lanes:
     words[family.level] = frame(chain, family.level, there) | _leaf_bits(chosen, user)
     return Lanes(
         words=words,
-        missing=np.full(n, _NO_LEVEL, np.uint8),
+        missing=np.full(n, NONE_MISSING, np.uint8),
         address=address_of(chain, there),
         access=access,
         user=user,

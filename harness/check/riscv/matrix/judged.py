@@ -18,7 +18,6 @@ from harness.paging.riscv import bulk
 from harness.paging.riscv.access import Kind, Reason, access_fault
 from harness.paging.riscv.bulk import ALLOWED, REASONS
 from harness.paging.riscv.cpu import Cpu
-from harness.paging.riscv.formats import A
 from harness.paging.table import Root
 
 _WRITE_DENIED = REASONS.index(Reason.WRITE_DENIED)
@@ -168,7 +167,7 @@ def _speculated(asked: Asked, found: bulk.Outcomes) -> Words:
     free = np.zeros(len(asked.lanes), np.uint64)
     denied = (asked.lanes.kind == Kind.AMO) & (found.reason == _WRITE_DENIED)
     if denied.any():
-        free[denied] = asked.loads.sets[denied] & np.uint64(A)
+        free[denied] = asked.loads.sets[denied]
     return free
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from harness.check.arm64 import changes
 from harness.check.arm64.fixtures import DEFAULT, LEVELS, new_live, new_space
 from harness.check.arm64.live import Live
 from harness.check.arm64.quirks import KEPT_CODE
@@ -217,3 +218,13 @@ def test_the_plugin_s_spaces_have_the_levels_that_they_are_called_by() -> None:
         cpu = new_space(guest, levels).cpu
         assert (cpu.levels, name) == (levels, f"{levels}-level")
         assert cpu.low is not None and cpu.low.granule == "4K"
+
+
+def test_software_s_bit_is_one_that_descriptors_leave_to_software(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bits 58:55, of pages and of tables ("Other descriptor fields")."""
+    asked = dict[str, Any]()
+    monkeypatch.setattr("harness.check.changes.execute", lambda *_, **named: asked.update(named))
+    changes.execute(ByRules((10, 0, 13)), "4K", 3, changes.CHANGES[0], 0)  # type: ignore[arg-type]
+    assert asked["software"] in {1 << bit for bit in range(55, 59)}

@@ -136,8 +136,9 @@ def _of_qemu(lines: Iterable[str]) -> Report | None:
             now["to"] = int(found["to"])
         if found := _WITH.search(line):
             now[found[1]] = int(found[2], 16)
-            aborts = now.get("ESR", 0) >> 26 & 0x3F in _ABORTS and now.get("to", 1) == 1
-            if aborts and "FAR" in now and found[1] != "ELR":
+            if found[1] == "ELR" or not now.keys() >= {"ESR", "FAR"}:
+                continue
+            if now["ESR"] >> 26 & 0x3F in _ABORTS and now.get("to", 1) == 1:
                 last, count = now, count + 1
     if last is None:
         return None

@@ -147,3 +147,25 @@ def test_all_rows_are_judged_as_one_access_is(mair: int) -> None:
                     assert told == (answer.reason if isinstance(answer, Fault) else None)
                     seen.add(told is Reason.ALIGNMENT)
     assert seen == ({False} if mair else {False, True})
+
+
+@pytest.mark.parametrize("e0pd", [False, True])
+def test_why_there_is_no_walk_is_said_of_whoever_asks(e0pd: bool) -> None:
+    """Of EL1, too, so that it is not for E0PDx."""
+    low, beyond = Half("4K", 39, 0, e0pd=e0pd), Half("4K", 39, 1 << 40, e0pd=e0pd)
+    cpu = Cpu.of(low, beyond, output_bits=36)
+    high = Virtual((1 << 64) - (1 << 39))
+    for state, address, reason in (
+        (cpu, high, Reason.ROOT_SIZE),
+        (cpu, Virtual(1 << 39), Reason.OUT_OF_RANGE),
+        (Cpu.of(low, None), high, Reason.HALF_OFF),
+        (cpu, Virtual(0), None),
+    ):
+        assert ASKED.reason(state, address, bulk.End.NO_ROOT) is reason
+    for end, why in (
+        (bulk.End.MALFORMED, Reason.ADDRESS_SIZE),
+        (bulk.End.ABSENT, Reason.INVALID),
+        (bulk.End.UNBACKED, Reason.NO_MEMORY),
+        (bulk.End.LEAF, None),
+    ):
+        assert ASKED.reason(cpu, Virtual(0), end) is why

@@ -444,3 +444,66 @@ def test_fields_that_play_no_part_say_why() -> None:
         if part.name in ("PXNTable", "UXNTable", "APTable[0]", "APTable[1]"):
             assert (part.role, part.meaning) == (Role.IGNORED, withheld)
             assert parts(0xF << 59 | 3, 1)[part.name].role is Role.RIGHT
+
+
+@pytest.mark.parametrize(("ha", "hd"), list(product((False, True), repeat=2)))
+def test_what_marks_say_is_as_the_processor_keeps_them(ha: bool, hd: bool) -> None:
+    """AF, AP[2] and DBM: TCR_EL1.HD comes to nothing with HA=0."""
+    half = Half("4K", 48, 0)
+    cpu = Cpu.of(half, half, ha=ha, hd=hd)
+
+    def said(raw: int) -> tuple[str, ...]:
+        named = {part.name: part.meaning for part in decode.read(cpu, raw | 3, 0).parts}
+        return tuple(named[name] for name in ("AF", "AP[2]", "DBM"))
+
+    unused, keeps = "sets it" if ha else "faults (HA=0)", ha and hd
+    none = "ignored, unless TCR_EL1.HA=1 and HD=1"
+    assert said(0) == (
+        f"not used since it was cleared: an access {unused}",
+        "writes",
+        "AP[2] is as it says" if keeps else none,
+    )
+    assert said(1 << 51 | 1 << 10 | 1 << 7) == (
+        "used by an access",
+        "read-only, unless DBM=1" if keeps else "read-only",
+        "a write clears AP[2], which says whether it is dirty" if keeps else none,
+    )
+
+
+SHARED = ("non-shareable", "reserved", "outer shareable", "inner shareable")
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "said"),
+    [
+        ("SH", 8, SHARED),
+        ("nG", 11, ("global: in all address spaces", "of one address space (ASID)")),
+        ("Contiguous", 52, ("on its own", "a hint: one of 16 entries, all alike, that follow")),
+        ("GP", 50, ("not guarded", "guarded: indirect branches need BTI")),
+        ("AP[1]", 6, ("for EL1 alone", "for EL0 too; EL1 uses no data of it while PSTATE.PAN=1")),
+        ("PXN", 53, ("EL1 executes, unless EL0 may write", "EL1 does not execute")),
+        ("UXN", 54, ("EL0 executes", "EL0 does not execute")),
+    ],
+)
+def test_each_value_of_a_field_of_a_page_is_told(
+    name: str, bits: int, said: tuple[str, ...]
+) -> None:
+    for value, meaning in enumerate(said):
+        part = parts(value << bits | 3, 0)[name]
+        assert part.value == value and part.meaning.startswith(meaning)
+
+
+@pytest.mark.parametrize(
+    ("name", "bit", "said"),
+    [
+        ("PXNTable", 59, ("EL1 executes as entries below say", "EL1 executes nothing below")),
+        ("UXNTable", 60, ("EL0 executes as entries below say", "EL0 executes nothing below")),
+        ("APTable[0]", 61, ("EL0 reaches what entries below say", "EL0 reaches nothing below")),
+        ("APTable[1]", 62, ("writes as entries below say", "nothing below is written")),
+    ],
+)
+def test_each_value_of_a_field_of_a_table_is_told(
+    name: str, bit: int, said: tuple[str, str]
+) -> None:
+    for value in range(2):
+        assert parts(value << bit | 3, 1)[name].meaning == said[value]

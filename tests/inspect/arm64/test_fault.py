@@ -548,6 +548,16 @@ def test_bits_of_a_syndrome_that_no_access_decides_play_no_part(bit: int) -> Non
     assert compare(snapshot, seen(hex(0x9600_0007 | 1 << bit)), LOW).giving
 
 
+def test_a_read_that_read_only_would_deny_is_given_by_no_atomic() -> None:
+    """Its fault has WnR=0 where a read has one too: here none has, and that of a write has 1."""
+    cpu = Cpu.of(Half("4K", 39, TABLE), None)
+    snapshot = Snapshot("", cpu, tables(cpu, LOW, -1, -1, LEAF | 3 << 6), None)
+    for kind in (Kind.WRITE, Kind.AMO):
+        assert isinstance(outcome(cpu, snapshot.memory, LOW, Access(kind, el0=True)), Fault)
+    assert compare(snapshot, seen("0x9200004f"), LOW).giving
+    assert not compare(snapshot, seen("0x9200000f"), LOW).giving
+
+
 def test_an_alignment_fault_of_normal_memory_has_reasons_that_can_be() -> None:
     cpu = Cpu.of(Half("4K", 39, TABLE), None)
     memory = tables(cpu, LOW, -1, -1, LEAF)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.inspect.fault import Reproduction, _Filled, explain, explain_all
-from harness.inspect.snapshot import RESERVING, Snapshot
+from harness.inspect.fault import Reproduction, _Filled, explain, explain_all, told_everywhere
+from harness.inspect.snapshot import RESERVING, QuestionError, Snapshot
 from harness.inspect.translation import Translation, translate
 from harness.inspect.x86 import entries
 from harness.inspect.x86.fault import SeenFault, compare, fitting, read_code
@@ -141,6 +141,15 @@ def test_what_no_processor_raises_is_said_to_be_so(code: int, beginning: str) ->
 )
 def test_without_a_cpu_each_code_has_the_accesses_of_any(code: int, kinds: set[Kind]) -> None:
     assert {access.kind for access in read_code(code).accesses} == kinds
+
+
+@pytest.mark.parametrize(("code", "known"), [("0x3", {"x86"}), ("0xd", {"x86", "riscv"})])
+def test_a_code_is_of_each_architecture_that_knows_it(code: str, known: set[str]) -> None:
+    """A write that was denied, with P=1; a read of an entry with reserved bits by the user, or
+    RISC-V's load page fault. No fault of s390, POWER or arm64 is so called."""
+    found = told_everywhere(code, 0x1000, None)
+    assert found.keys() == {"x86", "riscv", "arm64", "s390", "power"}
+    assert {arch for arch, one in found.items() if not isinstance(one, QuestionError)} == known
 
 
 def test_an_address_that_cr2_never_holds_is_told_without_a_cpu() -> None:

@@ -208,6 +208,14 @@ def test_what_is_planted_is_found_and_nothing_else(name: str) -> None:
     assert {rule: (span and span.first, count) for rule, (span, count) in got.items()} == expected
 
 
+@pytest.mark.parametrize("name", [name for name in PLANTED if (ROOT, 300) not in PLANTED[name][0]])
+def test_what_a_self_map_shows_again_is_not_found_again(name: str) -> None:
+    changes, expected = PLANTED[name]
+    window = {(ROOT, 300): ROOT * TABLE | P | RW | XD}
+    got = {rule: one.count for rule, one in found(planted(changes | window)).items()}
+    assert got == {rule: count for rule, (_, count) in expected.items()} | {"self-map": 1}
+
+
 # What Linux writes for a page that is swapped out, and for one that nobody may touch.
 @pytest.mark.parametrize("frame", [ROOT - 1, SPARE + 1])
 def test_a_page_beside_the_tables_shows_none(frame: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -142,13 +143,29 @@ def test_a_table_that_is_reached_with_two_lengths_is_counted_once() -> None:
     assert find.addresses(read, Physical(0), 1).total == 5
 
 
+def test_of_parts_of_tables_beyond_the_limit_none_is_read() -> None:
+    """Two quarters of segment tables, of which one may be read."""
+    words = np.full(0x10000 // 8, 0x20, np.uint64)
+    words[0x8000 // 8 :][:256] = 0x400
+    words[:2] = [0x4000 | 4, 0xC000 | 4]
+    words[[0x4000 // 8, 0xC000 // 8]] = 0x8000
+    words[0x8000 // 8] = 0
+    memory = BigEndianMemory(words.astype(">u8").view(np.uint8))
+    cpu = Cpu.in_mode(Mode.REGION_THIRD, 0)
+    for quarters, unread in (1, 1), (2, 0):
+        read = graph.read(memory, cpu.format, cpu.roots, 512 * quarters * graph.LEADING)
+        assert (read.unread, read.total) == (unread, 2)
+
+
 def test_a_tour_reads_no_slots_that_are_not_there() -> None:
+    below = 0
     for seed, mode in SPACES[:4]:
         cpu, octets, parts = space(seed, mode)
         memory, places = watched(octets, parts), list(tour.starts(cpu))
-        for place in places[:20]:
+        for place in islice(places, 20):  # those that are added, too
             lines = tour.lines(memory, place.table, place.there)
             assert [line.slot.index for line in lines if line.there] == list(place.there)
             assert all(line.raw is None for line in lines if not line.there)
-            places += [below for line in lines if (below := tour.entered(place, line))]
-        assert places
+            places += [led for line in lines if (led := tour.entered(place, line))]
+            below += bool(place.way)
+    assert below

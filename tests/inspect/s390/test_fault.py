@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.inspect import last
 from harness.inspect.fault import explain_all
 from harness.inspect.s390 import fault
 from harness.inspect.s390.remedy import remedies
@@ -246,3 +247,8 @@ def test_the_command_takes_code_and_teid(tmp_path: Path) -> None:
     ):
         code, out, errors = run("fault", *wrong, cwd=tmp_path)
         assert (code, out) == (2, "") and said in errors
+
+
+def test_the_last_interruption_is_not_looked_for() -> None:
+    with pytest.raises(QuestionError, match="of s390 the last fault is not looked for: name the"):
+        last.raised(snapshot(), 0)

@@ -112,17 +112,20 @@ def test_every_kind_begins_in_a_way_of_its_own() -> None:
         assert one.what and one.way
 
 
-def elf(bits: int, ends: int, order: str) -> bytes:
-    """The header of an ELF file with one segment, and its sections at the end."""
+def elf(bits: int, ends: int, order: str, last: str) -> bytes:
+    """The header of an ELF file with one segment and one section, at the end what is `last`."""
     head = b"\x7fELF" + bytes([bits // 32, "?<>".index(order), 1]) + bytes(9)
+    one = 64 if bits == 64 else 40
+    where, size = (ends - one, one) if last == "section" else (0x80, 0)
+    size = ends - 0x100 - size
     if bits == 64:
-        head += struct.pack(order + "HHIQQQI6H", 2, 62, 1, 0, 64, ends - 64, 0, 64, 56, 1, 64, 1, 0)
-        return head + struct.pack(order + "IIQQQQQQ", 1, 7, 0x100, 0, 0, ends - 0x100 - 64, 0, 0)
-    head += struct.pack(order + "HHIIIII6H", 2, 3, 1, 0, 52, ends - 40, 0, 52, 32, 1, 40, 1, 0)
-    return head + struct.pack(order + "IIIIIIII", 1, 0x100, 0, 0, ends - 0x100 - 40, 0, 0, 0)
+        head += struct.pack(order + "HHIQQQI6H", 2, 62, 1, 0, 64, where, 0, 64, 56, 1, one, 1, 0)
+        return head + struct.pack(order + "IIQQQQQQ", 1, 7, 0x100, 0, 0, size, 0, 0)
+    head += struct.pack(order + "HHIIIII6H", 2, 3, 1, 0, 52, where, 0, 52, 32, 1, one, 1, 0)
+    return head + struct.pack(order + "IIIIIIII", 1, 0x100, 0, 0, size, 0, 0, 0)
 
 
-@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("order", "last"), [("<", "section"), (">", "segment")])
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize(
     ("ends", "size", "memory"),
@@ -135,9 +138,9 @@ def elf(bits: int, ends: int, order: str) -> bytes:
     ],
 )
 def test_memory_with_a_program_at_its_beginning_goes_on_behind_it(
-    tmp_path: Path, bits: int, order: str, ends: int, size: int, memory: bool
+    tmp_path: Path, bits: int, order: str, last: str, ends: int, size: int, memory: bool
 ) -> None:
-    (tmp_path / "ram").write_bytes(elf(bits, ends, order).ljust(size, b"\0"))
+    (tmp_path / "ram").write_bytes(elf(bits, ends, order, last).ljust(size, b"\0"))
     where = ("--ram", "ram", "--cr3", "0x2000")
     code, out, errors = run("dump", *where, cwd=tmp_path)
     assert code == (0 if memory else 2)

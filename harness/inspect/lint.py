@@ -872,7 +872,7 @@ def _backed(snapshot: Snapshot) -> Extents | None:
     if snapshot.backed is None:
         return None
     spans = sorted((span.first, span.last) for span in snapshot.backed)
-    first, last = np.array(spans, np.uint64).reshape(-1, 2).T
+    first, last = np.array(spans, np.uint64).reshape(len(spans), 2).T
     last = np.maximum.accumulate(last)
     if not len(first):
         return first, last

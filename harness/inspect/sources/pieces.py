@@ -56,8 +56,5 @@ class Pieces:
         for place in sorted(places.tolist(), key=self._order.__getitem__):
             start, end = int(self._start[place]), int(self._past[place])
             begin, stop = max(first, start), min(past, end)
-            if begin < stop:
-                number = int(self._order[place])
-                octets[begin - first : stop - first] = self._read(
-                    number, begin - start, stop - begin
-                )
+            number = int(self._order[place])
+            octets[begin - first : stop - first] = self._read(number, begin - start, stop - begin)

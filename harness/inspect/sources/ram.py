@@ -172,8 +172,7 @@ class FileMemory:
 
     def load(self, address: Physical, size: int) -> int | None:
         """The word at an address, None where the file has ended."""
-        if address in self.span:
-            self._content.part(address, size)
+        self._content.part(address, size)
         return self._memory.load(address, size)
 
     def gather(self, addresses: Words, size: int) -> tuple[Words, Mask | None]:

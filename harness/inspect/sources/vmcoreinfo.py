@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from harness.inspect.sources.content import Content
@@ -90,9 +91,7 @@ def told(text: bytes) -> dict[bytes, int]:
     """The numbers in a text, by how they are called: b"NUMBER(phys_base)"."""
     found = {}
     for kind, name, digits in _LINE.findall(text):
-        try:
-            base = 16 if digits.startswith(b"0x") else _BASES[kind]
+        base = 16 if digits.startswith(b"0x") else _BASES[kind]
+        with suppress(ValueError):
             found[kind + b"(" + name + b")"] = int(digits, base)
-        except ValueError:
-            continue
     return found

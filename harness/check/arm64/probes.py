@@ -193,7 +193,7 @@ def reached_by(cpu: Cpu, paths: Paths, addresses: Words) -> tuple[Mask, Words]:
             ) << np.uint64(50)
         elif half.granule == "64K":
             said = said | (raw >> np.uint64(12) & np.uint64(15)) << np.uint64(48)
-        physical = np.where(here & ~leaf, said & ~offset | addresses & offset, physical)
+        physical = np.where(here, said & ~offset | addresses & offset, physical)
         leaf = leaf | here
     return leaf, physical
 

@@ -5,6 +5,7 @@ are written a second time, or departs from them as some QEMU does: versions that
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,7 +45,9 @@ from harness.paging.arm64.access import Kind
 from harness.paging.arm64.cpu import Features, Tcr
 from harness.paging.memory import BufferMemory, Mask, within
 from tests.check.arm64.by_rules import EPAN, MAX, ByRules
+from tests.check.arm64.samples import UNSAID
 from tests.check.samples import total
+from tests.check.tampered import Seen, looked_at, noted, passed_over, root_entry
 from tests.paging import arm64_rules
 from tests.paging.arm64_rules import KINDS, Machine
 
@@ -118,6 +121,26 @@ def test_what_dirty_state_does_to_fetches_and_at_is_told_apart(version: tuple[in
             assert bool(one.news) == (known and not shows)
             assert one.news.keys() <= {f"{name} did not show"}
             assert bool(one.disagreed) == (shows and not known)
+
+
+def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, lanes = noted(monkeypatch, probes, "_as_expected"), Counter[str]()
+    assert not asked(*SPACES["rights"], (10, 0, 13), DEPARTS[10, 0, 13])[0].disagreed
+    for one in batches:
+        wanted, _ = one.asked
+        allowed, fetch = wanted.reached.allowed, wanted.reached.fetch
+        each, every = allowed | ~allowed, (0, 17, 63)
+        seen: Seen = {
+            **root_entry(wanted),
+            "completed": (each, (0,)),
+            "esr": (each, (26, 31, 0, 5, 6)),
+            "far": (~allowed, every),
+            "elr": (fetch, every),
+            "data": (each, every),
+        }
+        lanes.update(looked_at(one, seen))
+        passed_over(one, UNSAID)
+    assert min(lanes.values()) > 20
 
 
 class Never(ByRules):

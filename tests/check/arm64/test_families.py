@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import combinations, product
 from types import SimpleNamespace
@@ -318,6 +318,33 @@ def test_every_bit_and_every_combination_that_the_rules_name_is_there() -> None:
         pairs = {(one.high, one.beside) for one in family("pair", 0, mode).controls}
         plain = {(one.high, one.beside) for one in family("place", 0, mode).controls}
         assert pairs | plain == set(product((False, True), GRANULES))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_tables_and_all_pages_and_blocks_that_can_be_are_varied(mode: str) -> None:
+    cpu = Setting(mode, MODES[mode].bits, ALL).cpu(Control(ips=52), 0, 0)
+    machine = Machine(cpu.ttbr0, cpu.ttbr1, cpu.tcr, cpu.mair, cpu.sctlr)
+    p = arm64_rules.params(machine, 0)
+    every = range(Setting(mode, MODES[mode].bits, ALL).levels)
+    leaves = {n for n in every if not n or arm64_rules.block_desc_supported(machine, p, 3 - n)}
+    varied = defaultdict[str, set[int]](set)
+    for one in families("quick", mode, ALL):
+        varied[one.name].add(one.level)
+        for axis in one.product.axes:
+            if axis.name == "points":
+                n = one.level
+                assert axis.values == (*[0] * (n in leaves), *[1] * (n > 0))
+    for name in ("type", "ignored", "size"):
+        assert varied[name] == set(every)
+    assert varied["table"] == set(every) - {0}
+    for name in ("leaf", "place", "pair", "short"):
+        assert varied[name] == leaves
+
+
+def test_a_control_state_is_told_in_numbers() -> None:
+    said = {name: str(value) for name, value in Control(high=True, beside="16K").values().items()}
+    assert said.pop("HIGH") == "1" and said.pop("BESIDE") == "16K" and said.pop("IPS") == "48"
+    assert set(said.values()) == {"0"} and {"HA", "TBID", "BEYOND"} <= said.keys()
 
 
 @pytest.mark.parametrize(("mode", "least"), [("4k", 16), ("16k-52", 16), ("64k", 17)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -27,8 +26,6 @@ from harness.paging.arm64.cpu import Cpu, Half, Tcr
 from harness.paging.arm64.formats import AF, AP_READ_ONLY, GRANULES
 from harness.paging.bulk import End
 from harness.paging.memory import BufferMemory
-from tests.check.arm64.samples import UNSAID
-from tests.check.tampered import Seen, looked_at, noted, passed_over, root_entry
 from tests.machine.arm64.present import QEMU, why_absent
 
 LAYOUTS = {path.stem: path for path in shipped("arm64")}
@@ -462,27 +459,21 @@ def test_spaces_that_cannot_be_are_refused(
     assert not memory.octets.any()
 
 
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(("granule", "levels"), [("4K", 4), ("16K", 4), ("64K", 3)])
+def test_pages_can_be_as_far_up_as_the_output_size_reaches(
+    granule: str, levels: int, wide: bool
+) -> None:
+    bits, size = 52 if wide else 48, {"4K": 1 << 12, "16K": 1 << 14, "64K": 1 << 16}[granule]
+    head = f'title = "far"\narch = "arm64"\nlevels = [2, 3, 4, 5]\n[cpu]\ngranule = "{granule}"\n'
+    head += f"wide = {str(wide).lower()}\n[[map]]\nvirtual = 0\nsize = '{granule}'\nphysical = "
+    levels += wide and granule == "4K"
+    cpu, memory = built(parse(f"{head}{(1 << bits) - size:#x}\n", "far.toml"), levels)
+    assert bulk.leaves(memory, cpu.roots).physical.tolist() == [(1 << bits) - size]
+    with pytest.raises(LayoutError, match=f"{1 << bits:#x}"):
+        built(parse(f"{head}{1 << bits:#x}\n", "far.toml"), levels)
+
+
 def test_output_sizes_follow_the_processor() -> None:
     cpu, _ = built(load(LAYOUTS["smallest"]), 4, A72)
     assert cpu.output_bits(Half("4K", 48, 0)) == 44
-
-
-@pytest.mark.hw
-def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches, lanes = noted(monkeypatch, probes, "_as_expected"), Counter[str]()
-    assert not validated("rights", load(LAYOUTS["rights"]).levels[0]).disagreed
-    for one in batches:
-        expected, _ = one.asked
-        allowed, fetch = expected.reached.allowed, expected.reached.fetch
-        each, every = allowed | ~allowed, (0, 17, 63)
-        seen: Seen = {
-            **root_entry(expected),
-            "completed": (each, (0,)),
-            "esr": (each, (26, 31, 0, 5, 6)),
-            "far": (~allowed, every),
-            "elr": (fetch, every),
-            "data": (each, every),
-        }
-        lanes.update(looked_at(one, seen))
-        passed_over(one, UNSAID)
-    assert min(lanes.values()) > 20

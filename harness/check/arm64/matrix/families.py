@@ -260,18 +260,15 @@ def _mask(together: str) -> int:
 
 
 def _size(family: Family, chain: Chain, chosen: Chosen, into: Lanes) -> None:
-    beyond = np.array(
-        [descriptor_bit(family.setting, int(bit)) for bit in (0, *NOWHERE)], np.uint64
-    )
-    beyond[0] = 0
-    place = np.searchsorted(np.array((0, *NOWHERE)), chosen["beyond"])
     if family.level:
         points = chosen["points"] == 1
         page = into.words[family.level].copy()
         _page_below(family, chain, chosen, into)
         below = np.uint64(pointer_to(chain.tables[family.level - 1]))
         into.words[family.level] = np.where(points, below, page)
-    into.words[family.level] |= beyond.take(place)
+    for bit in NOWHERE:
+        held = np.uint64(descriptor_bit(family.setting, bit))
+        into.words[family.level] |= held * (chosen["beyond"] == bit)
 
 
 def _hole(family: Family, chain: Chain, chosen: Chosen, into: Lanes) -> None:

@@ -174,7 +174,7 @@ class Batch:
             others = self.by(other for other in quirks if other is not one)
             should = self.by_engine.differs(others)
             if should.any():
-                yield one, should, should & ~self.agree & self.told(others)
+                yield one, should, ~self.agree & self.told(others)
 
 
 def _report(chain: Chain, batch: Batch, quirks: Sequence[Arm64Quirk]) -> Report:

@@ -108,6 +108,10 @@ class BasisQuirk(Quirk):
     lapse: Lapse
     as_if: Callable[[Basis], Basis]
 
+    def lanes(self, reading: Reading) -> Mask:
+        """The lanes in which an engine that reads as `reading` judges otherwise."""
+        return reading.departs(self.lapse)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CodeEndQuirk(Quirk):
@@ -625,7 +629,7 @@ def lapses(quirks: Iterable[FaultQuirk]) -> Lapse:
 def departing(reading: Reading, quirks: Iterable[FaultQuirk]) -> dict[BasisQuirk, Mask]:
     """The quirks by which an engine judges otherwise, and the lanes in which it does; it reads as
     `reading`."""
-    lanes = {q: reading.departs(q.lapse) for q in quirks if isinstance(q, BasisQuirk)}
+    lanes = {q: q.lanes(reading) for q in quirks if isinstance(q, BasisQuirk)}
     return {quirk: those for quirk, those in lanes.items() if those.any()}
 
 

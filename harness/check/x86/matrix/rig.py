@@ -263,7 +263,10 @@ class Rig:
 
         def agreeing(quirk: FaultQuirk) -> Mask:
             known, lanes = (*self.quirks, quirk), wrong.copy()
-            other = _judged_as(batch, question, replace(reading, lapses=lapses(known)), ())
+            as_engine = replace(reading, lapses=lapses(known))
+            if not quirk.lanes(as_engine).any():
+                return np.zeros_like(wrong)
+            other = _judged_as(batch, question, as_engine, ())
             lanes[wrong] = self._judged(Comparison(PROBE), other, results[wrong], known).agree
             return lanes
 

@@ -55,11 +55,17 @@ class Evidence:
 
 
 class GuestLost(MachineError):  # noqa: N818 (the project's word for this ending)
-    """A running guest reset, panicked, hung, or its emulator ended. It was ended and reaped."""
+    """A running guest reset, panicked, hung, or its emulator ended. It was ended and reaped.
+
+    Where its registers are known they are a note, too, which pytest shows.
+    """
 
     def __init__(self, message: str, evidence: Evidence, *, maker: str = "QEMU") -> None:
         super().__init__(f"{message}{_quoted(evidence.stderr, maker)}")
         self.evidence = evidence
+        known = [f"{name}={value:#x}" for name, value in evidence.registers.items()]
+        if known:
+            self.add_note(" ".join(known))
 
 
 class ProtocolError(MachineError):

@@ -352,6 +352,8 @@ class TestLostWhileRunning:
         with pytest.raises(GuestLost, match=r"no answer within 0\.5 s") as caught:
             guest.run(made.state, endless(made))
         assert caught.value.evidence.registers["RIP"] == made.mode.address
+        [note] = caught.value.__notes__
+        assert f"RIP={made.mode.address:#x}" in note.split()
 
     def test_a_lost_guest_says_that_it_was_ended(self, guest: Guest, made: HandMade) -> None:
         guest.close()

@@ -36,7 +36,7 @@ def image() -> None:
 @pytest.mark.hw
 @pytest.mark.usefixtures("image")
 def test_linux_without_its_invlpg_is_found_out() -> None:
-    run = stressed(QEMU, Variant(4, isolated=False), operations=64, change=without_invlpg)
+    run = stressed(QEMU, Variant(4, isolated=False), operations=16, change=without_invlpg)
     assert run.passed
     assert run.late().keys() & {"zap_pte_range", "unmap_page_range", "change_protection_range"}
 

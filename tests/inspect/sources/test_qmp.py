@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
+import mmap
 import os
 import signal
 import socket
@@ -35,7 +37,7 @@ from harness.machine.openfile import OpenFile
 from harness.machine.patience import Clock
 from harness.machine.physical import PhysicalMemory, Reader, Region
 from harness.paging import bulk
-from harness.paging.address import Span, Virtual
+from harness.paging.address import Physical, Span, Virtual
 from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.x86.cpu import Cpu, Mode
 from tests.cli.commands import ROOT, children, run
@@ -65,8 +67,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory, ram: int) -> Iterator[Mach
 @pytest.fixture(scope="module")
 def built(machine: Machine, ram: int) -> Cpu:
     """The state in which a layout translates, whose tables are in the guest's memory."""
-    import mmap
-
     memory = BufferMemory(np.frombuffer(mmap.mmap(ram, RAM), np.uint8))
     return build(layouts.load(layouts.find("linux-5")), 5, memory, 40, page1gb=True).cpu
 
@@ -484,6 +484,83 @@ def test_shared_memory_whose_file_is_cut_short_is_a_sentence(tmp_path: Path) -> 
     memory.read(np.array([0x1_0000], np.uint64))
     with pytest.raises(MachineError, match="its file was cut short, to 6,144 bytes"):
         memory.read(np.array([0x1_0000, 0x1_0800], np.uint64))
+
+
+FLAT_VIEW = """FlatView #0
+ AS "memory", root: system
+ Root memory region: system
+  0000000000000000-0000000000003fff (prio 0, ram): pc.ram
+  0000000000004000-0000000000007fff (prio 0, rom): pc.ram @0000000000004000
+  0000000000008000-0000000000008fff (prio 0, i/o): apic-msi
+  000000000000a000-000000000000ffff (prio 0, ram): pc.ram @000000000000a000
+"""
+REGISTERS = """RIP=0000000000000007 RFL=00040002 CPL=0
+CR0=80010011 CR2=0000000000000123 CR3=0000000000001000 CR4=00000020
+EFER=0000000000000d00"""
+TABLES = {0x1000: 0x2003, 0x2000: 0x3003} | {0x3000 + 8 * n: 0x4003 + 0x1000 * n for n in range(5)}
+"""The level-0 tables are four in ROM, and the device."""
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_a_qemu_shows_of_its_memory_is_kept_and_nothing_else_is_read_later(
+    shared: bool,
+) -> None:
+    """The QEMU is this process, which has the guest's memory mapped, as far as `gpa2hva` goes."""
+    asked = list[int]()
+    file = os.memfd_create("ram")
+    os.ftruncate(file, 0x1_0000)
+    with mmap.mmap(file, 0x1_0000) as octets:
+        for place, word in (TABLES | {0xA000: 0x1234, 0xB000: 0x5678}).items():
+            octets[place : place + 8] = word.to_bytes(8, "little")
+        view = ctypes.c_char.from_buffer(octets)
+        base = ctypes.addressof(view)
+
+        def human(command: str) -> str:
+            name, _, where = command.partition(" ")
+            if name == "gpa2hva":
+                return f"Host virtual address for {where} (pc.ram) is {base + int(where, 16):#x}"
+            return FLAT_VIEW if command == "info mtree -f" else ""
+
+        def read(address: int, size: int) -> bytes:
+            asked.append(address)
+            return octets[address : address + size]
+
+        monitor: Any = SimpleNamespace(
+            human=human,
+            pid=os.getpid(),
+            target="x86_64",
+            clock=Clock(0),
+            state=lambda: REGISTERS,
+            cpu_property={"vendor": "GenuineIntel", "phys-bits": 40, "pdpe1gb": True}.get,
+            engine_in_use=lambda: "tcg",
+            version=(7, 2, 0),
+        )
+        reader = Reader(read, at_once=False)
+        with qmp._connection(monitor, "QEMU at x", 0, reader, 3.0, shared) as connection:
+            assert connection.shared is shared
+            found = connection.snapshot({})
+            assert found.memory.load(Physical(0xA000), 8) == 0x1234
+            assert bool(asked) is not shared
+            aside = connection.through_monitor()
+            assert aside.load(Physical(0xB000), 8) == 0x5678
+            assert asked[-1] == 0xB000
+        del view
+    os.close(file)
+    assert (found.title, found.cpu.cr3) == ("QEMU at x, processor 0", 0x1000)
+    assert (found.registers["cr2"], found.cpu.ac) == (0x123, True)
+    assert found.rom == (Span(0x4000, 0x7FFF),)
+    assert found.backed == (Span(0, 0x3FFF), Span(0x4000, 0x7FFF), Span(0xA000, 0xFFFF))
+    tables = [f"the level-0 table at {address:#x}" for address in range(0x4000, 0x9000, 0x1000)]
+    assert found.notes == (
+        "In ROM (0x4000..0x7fff, pc.ram in info mtree -f), where stores vanish:"
+        f" {', '.join(tables[:3])} and 1 more",
+        "In a device (0x8000..0x8fff, apic-msi in info mtree -f), whose answers are no entries:"
+        f" {tables[4]}",
+    )
+    assert found.memory.load(Physical(0x3020), 8) == 0x8003
+    assert found.memory.load(Physical(0xA000), 8) == 0x1234
+    with pytest.raises(SourceError, match="the memory at 0xb000 was not read"):
+        found.memory.load(Physical(0xB000), 8)
 
 
 def test_where_a_table_was_probably_meant_to_be_is_read_while_it_can_be() -> None:

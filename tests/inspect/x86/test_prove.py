@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +15,13 @@ import numpy as np
 import pytest
 
 from harness.check.compare import Answer, Comparison, Disagreement
+from harness.check.replay import Host
 from harness.inspect import prove as generic
 from harness.inspect.prove import Part
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86 import prove as module
 from harness.inspect.x86.prove import PROVER
-from harness.machine.errors import Misuse
+from harness.machine.errors import MachineError, Misuse
 from harness.machine.ram import DEVICES, LARGEST_RAM, beside
 from harness.machine.x86.processor import FEATURES, MachineInfo
 from harness.paging import bulk
@@ -434,6 +436,40 @@ def test_what_an_engine_says_of_a_question_that_is_asked_again(
     built: Any = SimpleNamespace(cpu=Cpu.long_mode(4, 0), guest=None, memory=None)
     question = Disagreement("walk", 0, None, "", "")
     assert generic._answered("tcg", "QEMU", built, question) == Answer("tcg", "QEMU", agrees, said)
+
+
+def test_an_engine_that_is_lost_says_so_of_what_is_left_and_others_are_asked_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first is lost at the second question, the next does not start."""
+
+    @contextmanager
+    def built(prover: Any, snapshot: Any, engine: str, program: str) -> Iterator[str]:
+        if program == "none":
+            raise Misuse("there is none")
+        yield engine
+
+    def answered(name: str, who: str, built: str, one: Any) -> Answer:
+        assert built == name
+        if one == "deadly":
+            raise MachineError("lost")
+        return Answer(name, who, True, "")
+
+    monkeypatch.setattr(generic, "_built", built)
+    monkeypatch.setattr(generic, "_answered", answered)
+    present = {
+        name: SimpleNamespace(called=called, program=program)
+        for name, called, program in (("tcg", "QEMU's TCG", "qemu"), ("bochs", "Bochs 3", "none"))
+    }
+    snapshot = Snapshot("made", Cpu.long_mode(4, 0), BufferMemory(bytes(0x1000)), None)
+    questions: Any = ["easy", "deadly", "easy"]
+    host = Host(present, {"kvm": "no /dev/kvm"})
+    assert list(generic.ask_every(snapshot, questions, host)) == [
+        (0, Answer("tcg", "QEMU's TCG", True, "")),
+        *((n, Answer("tcg", "QEMU's TCG", None, "lost")) for n in (1, 2)),
+        *((n, Answer("bochs", "Bochs 3", None, "there is none")) for n in range(3)),
+        *((n, Answer("kvm", "kvm", None, "it cannot run here: no /dev/kvm")) for n in range(3)),
+    ]
 
 
 def test_pdptes_that_every_walk_reads_are_loaded_once_without_what_tcg_sets() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from harness.inspect.translation import translate
 from harness.paging import bulk
 from harness.paging.address import Virtual
 from harness.paging.bulk import End
+from harness.paging.x86.cpu import Cpu, Mode
 
 LAYOUTS = [
     *("rights", "malformed", "page-sizes", "without-wp", "halves"),
@@ -125,3 +127,18 @@ def test_an_architecture_that_is_not_in_this_layer_yet_hides_no_other(
         architecture.of_target("sparc", "it")
     assert architecture.of_root(["mstatus", "satp"]) == "riscv"
     assert architecture.of_root(["mstatus"]) is None
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("checked", [None, 1 << 63])
+def test_pdptes_are_compared_as_tcg_reads_them_and_nothing_else_is_read_anew(
+    mode: Mode, checked: int | None
+) -> None:
+    """From memory, and with the bits reserved that the manual has (SDM 4.4.1): 2:1, 8:5, 63:40."""
+    cpu = replace(Cpu.in_mode(mode, 0x1000), maxphyaddr=40)
+    if checked is not None and mode is Mode.PAE:
+        cpu = replace(cpu, pdptes_checked=checked)
+    found = architecture.of(cpu).in_tables(cpu)
+    reserved = 0x6 | 0x1E0 | -(1 << 40) & (1 << 64) - 1
+    own = mode is Mode.PAE and checked is None
+    assert found == (replace(cpu, pdptes_checked=reserved) if own else cpu)

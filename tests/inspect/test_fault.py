@@ -303,7 +303,10 @@ def test_a_root_by_which_no_access_went_may_be_another_copy(mode: Mode) -> None:
     """In tables of a machine; those that were only made were never used."""
 
     def said(*flags: int, ran: bool = True) -> list[str]:
-        made = at(*path(Cpu.in_mode(mode, 0), *flags))
+        cpu, memory = path(Cpu.in_mode(mode, 0), *flags)
+        size = cpu.format.entry_bytes
+        memory.store(Physical(0x1000 + size), size, 0x20)  # A says nothing in an absent one
+        made = at(cpu, memory)
         machine = replace(made, registers={"rip": 0} if ran else {})
         found = compare(machine, read_code(7, made.cpu), Virtual(0)).explanations
         assert found
@@ -451,6 +454,16 @@ def test_the_narrowest_processor_that_takes_an_address_is_named() -> None:
     assert (other.instead, other.assumed) == ("MAXPHYADDR=40 or more", "MAXPHYADDR=37")
 
 
+def test_a_bit_that_marks_memory_as_encrypted_is_no_width_of_addresses() -> None:
+    """As SEV has it, above the bits that are left for addresses."""
+    made = replace(at(*path(CPU, 7, 7, 7, 7 | 1 << 47)), unsure=frozenset(["maxphyaddr"]))
+    read = Access(Kind.READ, user=True)
+    (other,) = explain(made, Virtual(0), read).otherwise
+    assert other.instead == "MAXPHYADDR=48 or more"
+    marked = replace(made, cpu=replace(made.cpu, c_bit=47))
+    assert explain(marked, Virtual(0), read).otherwise == ()
+
+
 def test_what_is_assumed_is_what_gives_a_fault_that_was_seen() -> None:
     """The widest MAXPHYADDR that does, and NXE where none does."""
     seen = read_code(0xD, CPU, 0, None)  # a user read that meets reserved bits
@@ -458,6 +471,9 @@ def test_what_is_assumed_is_what_gives_a_fault_that_was_seen() -> None:
     found = fitting(far, seen, Virtual(0))
     assert (found.cpu.maxphyaddr, found.cpu.nxe) == (38, True)
     assert found.notes[0].startswith("Assumed: MAXPHYADDR=38, the widest with which these")
+    top = replace(at(*path(CPU, 7, 7, 7, 5 | 1 << 51)), unsure=RESERVING)
+    found = fitting(top, read_code(7, CPU, 0, None), Virtual(0))  # of W: no bit is reserved
+    assert found.cpu.maxphyaddr == 52
     off = replace(at(*path(CPU, 7, 7, 7, 7 | 1 << 63)), unsure=RESERVING)
     found = fitting(off, seen, Virtual(0))
     assert (found.cpu.maxphyaddr, found.cpu.nxe) == (CPU.maxphyaddr, False)

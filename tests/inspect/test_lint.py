@@ -161,6 +161,13 @@ PLANTED = {
         {(PAGES, 7): FREE + 0x7000 | P | US | XD | D},
         {"shadow-stack": (LOW_PAGE + 0x7000, 1)},
     ),
+    "a table whose entry would be a shadow stack": (
+        {
+            (LOWER, 5): SPARE * TABLE | P | US | D,
+            (SPARE, 0): FREE + 0x7000 | P | US | XD,
+        },
+        {},
+    ),
     "withheld-above": (
         {(HIGH_PAGES, 7): FREE + 0x7000 | P | US | XD},
         {"withheld-above": (HIGH_PAGE + 0x7000, 1)},

@@ -237,7 +237,7 @@ def _slot(snapshot: Snapshot, place: int) -> Slot | None:
     if root is None:
         return None
     found = walk(snapshot.memory, root, Virtual(place))
-    return found.unbacked or (found.steps[-1].slot if found.steps else None)
+    return found.unbacked or found.steps[-1].slot
 
 
 def _word(snapshot: Snapshot, place: int) -> int | None:

@@ -537,6 +537,13 @@ def test_what_a_qemu_shows_of_its_memory_is_kept_and_nothing_else_is_read_later(
         )
         reader = Reader(read, at_once=False)
         with qmp._connection(monitor, "QEMU at x", 0, reader, 3.0, shared) as connection:
+            on, monitor.state = monitor.state, lambda: REGISTERS.replace("8001", "0001")
+            with pytest.raises(SourceError, match=r"paging is off \(CR0 is 0x10011\): addresses"):
+                connection.snapshot({})
+            assert connection.snapshot({"cr0": 0x8001_0011}).cpu.cr3 == 0x1000
+            monitor.state = on
+        asked.clear()
+        with qmp._connection(monitor, "QEMU at x", 0, reader, 3.0, shared) as connection:
             assert connection.shared is shared
             found = connection.snapshot({})
             assert found.memory.load(Physical(0xA000), 8) == 0x1234

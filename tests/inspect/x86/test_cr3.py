@@ -81,6 +81,16 @@ def test_where_it_leads_and_what_cannot_be_loaded(state: Cpu, leads_to: int, res
     assert sum(addressed) == leads_to
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_pwt_and_pcd_choose_how_the_root_is_cached_but_where_pdptes_are_loaded(mode: Mode) -> None:
+    """SDM 4.9: outside PAE paging alone."""
+    cached = mode is not Mode.PAE
+    parts = {part.name: part for part in read(cpu(mode, 0x18)).parts}
+    for name in "PWT", "PCD":
+        assert parts[name].role is (Role.TYPE if cached else Role.IGNORED)
+        assert ("root table" in parts[name].meaning) is cached
+
+
 def test_a_number_of_more_bits_is_refused() -> None:
     with pytest.raises(QuestionError, match="CR3 has 64 bits"):
         read(cpu(Mode.LEVEL_4, 1 << 64))

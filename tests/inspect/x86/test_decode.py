@@ -147,6 +147,20 @@ def layout(cpu: Cpu, raw: int, level: int) -> str:
     )
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_of_a_mode_alone_all_is_on_but_what_is_said_to_be_off(mode: Mode) -> None:
+    keys = Cr4.PKE | Cr4.PKS if mode in (Mode.LEVEL_4, Mode.LEVEL_5) else 0  # SDM 4.6.2
+    features = Cr4.PGE | Cr4.PSE | keys
+    for off, cr4 in (("", 0), ("no_pge", Cr4.PGE), ("no_pse", Cr4.PSE), ("no_keys", keys)):
+        cpu = in_mode(mode.value, {off: True} if off else {})
+        assert (cpu.mode, cpu.nxe) == (mode, True)
+        assert cpu.cr4 & (Cr4.PGE | Cr4.PSE | Cr4.PKE | Cr4.PKS) == features & ~cr4
+    assert not in_mode(mode.value, {"no_nxe": True}).nxe
+    for name in "page1gb", "pse36":
+        assert getattr(in_mode(mode.value, {}), name)
+        assert not getattr(in_mode(mode.value, {f"no_{name}": True}), name)
+
+
 FULL = Cpu.in_mode(Mode.LEVEL_5, 0, cr4=Cr4.PSE | Cr4.PGE | Cr4.PKE)
 PAE = Cpu.in_mode(Mode.PAE, 0)
 SHORT = Cpu.in_mode(Mode.BITS_32, 0, cr4=Cr4.PSE | Cr4.PGE)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.inspect.x86.doubt import doubt
+from harness.inspect.x86.likely import LARGEST_WIDTH
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory, Mask, Words
 from harness.paging.x86.cpu import Cpu, Mode
@@ -93,6 +94,17 @@ def test_a_root_too_low_whose_pages_are_not_in_memory_is_doubted() -> None:
     said = doubt(Cpu.long_mode(4, PDPT), memory_of({**SMALL, **pages}))
     assert said is not None
     assert said.startswith(f"{LOW}most entries of its tables make no sense; read as")
+
+
+@pytest.mark.parametrize(("beyond", "doubted"), [(0, True), (1, False)])
+def test_pages_that_no_processor_has_memory_for_are_no_reason_to_doubt(
+    beyond: int, doubted: bool
+) -> None:
+    """Five pages, the last of which ends with 46 bits of address, and the next five."""
+    first = (1 << LARGEST_WIDTH) - (5 << 12) * (1 - beyond)
+    pages = {PT + 8 * n: first + (n << 12) | 3 for n in range(5)}
+    cpu = Cpu.long_mode(4, PDPT, maxphyaddr=52)
+    assert bool(doubt(cpu, memory_of({**SMALL, **pages}))) is doubted
 
 
 def test_a_root_by_which_something_makes_no_sense_is_not_taken_for_one_too_high() -> None:

@@ -90,6 +90,10 @@ def guess(raw: int, level: int = 0, cpu: Cpu = CPU, dialect: bool = False) -> st
         ((1 << 32) - 1, 1, BITS_32, "all ones: memory that is not there reads so, a device that"),
         ((1 << 64) - 1, 2, PAE, "all ones: memory that is not there reads so, a device that does"),
         (word(b"Hello wo"), 0, CPU, "the letters 'Hello wo': text was written"),
+        # One reserved bit, and none of an address.
+        (0x1234_5083, 3, CPU, ""),
+        (0x1234_5103, 3, replace(CPU, amd=True), ""),
+        (0x8000_0000_1234_5003, 0, replace(CPU, efer=CPU.efer & ~Efer.NXE), ""),
         (word(b"init\n"), 0, CPU, ""),  # too few letters
         (word(b" o ~~ o "), 0, CPU, "the letters ' o ~~ o ': text was written"),
         (word(b"hello"), 0, CPU, "the letters 'hello': text was written over"),

@@ -411,6 +411,13 @@ def test_a_stack_at_the_end_of_4_gib_goes_on_from_there_no_further() -> None:
     assert str(need.where) == "0xfffffff8..0xffffffff"
 
 
+def test_a_table_at_the_last_address_goes_on_no_further() -> None:
+    memory = BufferMemory(np.zeros(0x20 * PAGE, np.uint8))
+    registers = {"cpl": 0, "gdt": 2**64 - 8, "gdt_limit": 0x17}
+    found = needs.broken(Snapshot("", Cpu.long_mode(4, ROOT), memory, None, registers=registers))
+    assert [str(one.where) for one in found] == [span(2**64 - 8, 8)]
+
+
 def test_what_lies_below_a_table_outside_memory_is_not_called_absent() -> None:
     snapshot = World().snapshot()
     snapshot.memory.store(Physical(ROOT), 8, 0x4000_0000 | P | W | U)  # type: ignore[attr-defined]

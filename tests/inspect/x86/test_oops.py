@@ -315,6 +315,9 @@ def test_a_line_of_a_log_alone_is_a_page_fault() -> None:
         ("CR2=00000000", "CR2 is 0: no page fault was raised since the reset, or one at address 0"),
         ("CR2=8000000000000000", "CR2 0x8000000000000000 is not canonical, so that it is of no"),
         ("CR2=0000000000008003", "CR2 0x8003 is where RIP is: what could not be reached is the"),
+        ("CR2=000000000000800e", "CR2 0x800e is where RIP is: what could not be reached is the"),
+        ("CR2=000000000000800f", "CR2 0x800f is the address of the last page fault."),
+        ("CR2=0000000000007fff", "CR2 0x7fff is the address of the last page fault."),
         ("CR2=00000000fee000e4", "CR2 0xfee000e4 is where the gate of vector 14 is, in the IDT"),
         ("CR2=00000000fee000d4", "CR2 0xfee000d4 is where the gate of vector 13 is, in the IDT"),
         ("CR2=00000000fee000e4", "in the IDT at 0xfee00004: the page fault could not be delivered"),
@@ -649,6 +652,7 @@ def test_a_general_protection_fault_is_read_and_its_address_explained(
         address,
         rip,
     )
+    assert report.rest.get("cpl", 0) == (3 if name == "OF_PROCESS" else 0)
     found = lines(oopses.EVERY[name])
     assert any(line.startswith(said) for line in found), found
     if address is not None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.x86 import prove as module
 from harness.inspect.x86.prove import PROVER
 from harness.machine.errors import MachineError, Misuse
+from harness.machine.machine import Processor
 from harness.machine.ram import DEVICES, LARGEST_RAM, beside
 from harness.machine.x86.processor import FEATURES, MachineInfo
 from harness.paging import bulk
@@ -470,6 +471,42 @@ def test_an_engine_that_is_lost_says_so_of_what_is_left_and_others_are_asked_on(
         *((n, Answer("bochs", "Bochs 3", None, "there is none")) for n in range(3)),
         *((n, Answer("kvm", "kvm", None, "it cannot run here: no /dev/kvm")) for n in range(3)),
     ]
+
+
+@pytest.mark.parametrize("has", [(True, True), (False, True), (False, False)], ids=str)
+@pytest.mark.parametrize("levels", [4, 5])
+def test_the_processor_that_is_most_like_the_source_s_is_taken(
+    levels: int, has: tuple[bool, bool]
+) -> None:
+    """With all features if the engine has such a one, else as wide as that, else its usual one."""
+    asked = list[Processor]()
+
+    def named(one: Processor) -> str | None:
+        asked.append(one)
+        return f"number {len(asked)}" if has[len(asked) - 1] else None
+
+    cpu = replace(Cpu.long_mode(levels, 0, maxphyaddr=46, page1gb=False), amd=True)
+    found = module.processor_for(cast("Any", SimpleNamespace(processor=named)), cpu)
+    wide = Processor(maxphyaddr=46, la57=levels == 5)
+    alike = replace(wide, page1gb=False, amd=True)
+    assert asked == [alike, wide][: 1 if has[0] else 2]
+    assert found == ("number 1" if has[0] else "number 2" if has[1] else None)
+
+
+def test_pdptes_are_put_where_cr3_leads_if_the_guest_has_memory_there() -> None:
+    memory = BufferMemory(np.zeros(0x3000, np.uint8))
+    arena = SimpleNamespace(arena=range(0x10_0000, 0x20_0000))
+    largest = SimpleNamespace(largest_ram=1 << 30)
+    guest: Any = SimpleNamespace(free=(range(0x2000),), image=arena, engine=largest)
+    cpu = replace(Cpu.in_mode(Mode.PAE, 0x1FE0), pdptes=(0x5001, 0, 0x7001, 0x8001))
+    assert module.loaded(cpu, guest, memory) == cpu
+    there = [memory.load(Physical(0x1FE0 + 8 * number), 8) for number in range(4)]
+    assert there == [*cpu.pdptes]
+    guest.free = (range(0x1FF8),)
+    with pytest.raises(QuestionError, match="the PDPTEs are at 0x1fe0, where the guest has no"):
+        module.loaded(cpu, guest, memory)
+    long = Cpu.long_mode(4, 0x1000)
+    assert module.loaded(long, guest, memory) == long
 
 
 def test_pdptes_that_every_walk_reads_are_loaded_once_without_what_tcg_sets() -> None:

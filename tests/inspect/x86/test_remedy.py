@@ -291,6 +291,13 @@ def test_all_entries_that_deny_are_changed_together(cr4: Cr4) -> None:
     assert [one.flush for one in found.entries] == [bool(cr4), bool(cr4), False]
 
 
+def test_more_rights_for_the_supervisor_alone_need_no_flush() -> None:
+    """An absent right is no stale one: the fault that it raises drops it (SDM 4.10.4.2)."""
+    cpu, memory = path(CPU, 3, 3, 3, 1)
+    (entry,) = first(cpu, memory, Access(Kind.WRITE, user=False)).entries
+    assert (entry.old, entry.new, entry.flush) == (0x8001, 0x8003, False)
+
+
 @pytest.mark.parametrize(
     ("access", "cpu", "names"),
     [

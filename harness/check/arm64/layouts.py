@@ -36,11 +36,11 @@ class Control:
     wxn: bool = False
 
     def address_bits(self, levels: int) -> int:
-        """The most that so many levels translate; ValueError where fewer or more are needed."""
+        """The most that so many levels translate; ValueError where fewer are enough for all."""
         size = GRANULES[self.granule]
         most = LARGEST_OUTPUT if self.wide else NARROW
         enough = -(-(most - size.page) // size.stride)
-        if not 2 <= levels <= enough:
+        if levels > enough:
             raise ValueError(
                 f"pages of {self.granule} have 2 to {enough} levels for {most} bits, not {levels}"
             )

@@ -20,6 +20,7 @@ import pytest
 from harness.check.arm64 import at, debugger, probes, quirks
 from harness.check.arm64.cases import WAYS, Cases, Stated, each, of_places, of_space
 from harness.check.arm64.layouts import build, features_of
+from harness.check.arm64.matrix import run
 from harness.check.arm64.matrix.chain import Chain
 from harness.check.arm64.matrix.families import address_of, families, lanes, pointer_to
 from harness.check.arm64.matrix.judged import expected
@@ -48,6 +49,7 @@ from tests.check.arm64.by_rules import EPAN, MAX, ByRules
 from tests.check.arm64.samples import UNSAID
 from tests.check.samples import total
 from tests.check.tampered import Seen, looked_at, noted, passed_over, root_entry
+from tests.check.tampered import entries as entries_of
 from tests.paging import arm64_rules
 from tests.paging.arm64_rules import KINDS, Machine
 
@@ -160,6 +162,9 @@ def test_a_quirk_excuses_nothing_but_what_it_names(monkeypatch: pytest.MonkeyPat
         for one in asked("hardware-wxn", 4, version, DEPARTS[version]):
             assert one.disagreed == one.compared > 100
             assert len(one.disagreements) == EXAMPLES
+            assert all(
+                told.walk and told.walk.address == told.address for told in one.disagreements
+            )
             assert not one.quirks
         mode, family, where = SHOWN["DEVICE_ALIGNED"]
         some = those(family, where, mode, version)
@@ -526,6 +531,28 @@ def test_the_matrix_agrees_with_a_guest_that_does_as_qemu_does(
     assert not found.comparison.news
     assert found.comparison.compared == found.by_rule.total() > 300
     assert found.qemu == ".".join(map(str, version)) and found.executor == f"tcg {found.qemu}"
+
+
+def test_every_field_of_a_case_s_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ESR_EL1 the class, WnR, and the fault status code."""
+    batches, lanes = noted(monkeypatch, run, "agreeing"), Counter[str]()
+    version = 11, 1, 3
+    assert not tried(qemu(version, DEPARTS[version]), work("4k-52", version)).failures
+    for one in batches:
+        _, made, _, _, wanted = one.asked
+        done, fetch, levels, every = wanted.made, made.fetch, len(made.words), (0, 17, 63)
+        seen: Seen = {
+            **entries_of(levels, done),
+            f"after {levels}": (~fetch, every),
+            "completed": (done | ~done, (0,)),
+            "esr": (done | ~done, (26, 31, 0, 5, 6)),
+            "far": (~done, every),
+            "elr": (fetch, every),
+            "data": (done | ~done, every),
+        }
+        lanes.update(looked_at(one, seen))
+        passed_over(one, UNSAID)
+    assert min(lanes.values()) > 20
 
 
 SHOWN: dict[str, tuple[str, str, Where]] = {

@@ -19,20 +19,23 @@ from harness.machine.errors import Misuse
 from harness.machine.ram import MIB
 from harness.paging.address import Virtual
 from harness.paging.arm64.cpu import Cpu, Half
+from tests.check.arm64.by_rules import ByRules
 from tests.machine.arm64.present import QEMU, why_absent
 
 PAGE, BESIDE = Virtual(0x40_0000), Virtual(0x40_1000)
 
 
-@pytest.fixture(scope="module")
-def guest() -> Iterator[Guest]:
+@pytest.fixture(scope="module", params=["rules", pytest.param("QEMU", marks=pytest.mark.hw)])
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    if request.param == "rules":
+        yield ByRules((10, 0, 13), ram_bytes=128 * MIB)  # type: ignore[misc]
+        return
     if reason := why_absent():
         pytest.skip(reason)
     with fixtures.new_guest("tcg", 128 * MIB, QEMU) as one:
         yield one
 
 
-@pytest.mark.hw
 def test_a_page_that_holds_a_table_is_not_overwritten(guest: Guest) -> None:
     space = fixtures.new_space(guest, 3)
     write = space.format.granting("write", "user")
@@ -45,7 +48,6 @@ def test_a_page_that_holds_a_table_is_not_overwritten(guest: Guest) -> None:
     assert found[0].not_comparable.keys() == {"the page holds a table"}
 
 
-@pytest.mark.hw
 def test_addresses_are_asked_about_besides_and_a_question_again(guest: Guest) -> None:
     space = fixtures.new_space(guest, 4)
     space.map(PAGE, space.frames(2), 0, space.format.granting("user")).done()
@@ -95,7 +97,6 @@ def test_a_root_is_called_by_its_register() -> None:
     assert said == ["TTBR0_EL1 0x40000000", "TTBR1_EL1 0x41000000"]
 
 
-@pytest.mark.hw
 def test_accesses_that_are_too_many_are_counted(
     guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

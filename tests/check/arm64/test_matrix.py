@@ -3,7 +3,6 @@ that is wrong is found out."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from harness.check.arm64 import quirks
-from harness.check.arm64.matrix import run, setting
+from harness.check.arm64.matrix import setting
 from harness.check.arm64.matrix.judged import Arm64Quirk, chosen
 from harness.check.arm64.matrix.run import MODES, Plan
 from harness.check.arm64.matrix.run import planned as plan
@@ -25,8 +24,7 @@ from harness.paging.arm64.access import Access, Kind, Reason
 from harness.paging.arm64.cpu import Cpu, Tcr
 from harness.paging.arm64.formats import AP_EL0, UXN
 from harness.paging.format import Grant
-from tests.check.arm64.samples import UNSAID, found_out_in, planned, sampled, tried, tried_in
-from tests.check.tampered import Seen, entries, looked_at, noted, passed_over
+from tests.check.arm64.samples import found_out_in, planned, sampled, tried, tried_in
 from tests.machine.arm64.present import QEMU, why_absent
 from tests.paging.arm64.test_planted_faults import (
     DENIED,
@@ -284,29 +282,6 @@ FAULTS: dict[str, tuple[tuple[int, int], Plant]] = {
 
 def test_without_a_fault_nothing_is_found(running: Guest, few: Plan) -> None:
     assert found_out_in(running, few).failures == []
-
-
-def test_every_field_of_a_result_is_looked_at(
-    running: Guest, few: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of ESR_EL1 the class, WnR, and the fault status code."""
-    batches, lanes = noted(monkeypatch, run, "agreeing"), Counter[str]()
-    assert not tried_in(running, replace(few, work=few.work[::8])).failures
-    for one in batches:
-        _, made, _, _, wanted = one.asked
-        done, fetch, levels, every = wanted.made, made.fetch, len(made.words), (0, 17, 63)
-        seen: Seen = {
-            **entries(levels, done),
-            f"after {levels}": (~fetch, every),
-            "completed": (done | ~done, (0,)),
-            "esr": (done | ~done, (26, 31, 0, 5, 6)),
-            "far": (~done, every),
-            "elr": (fetch, every),
-            "data": (done | ~done, every),
-        }
-        lanes.update(looked_at(one, seen))
-        passed_over(one, UNSAID)
-    assert min(lanes.values()) > 20
 
 
 @pytest.mark.usefixtures("forgetful")

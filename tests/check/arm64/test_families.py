@@ -271,6 +271,7 @@ def test_the_window_is_executed_by_both_and_no_device(mode: str) -> None:
         # Beside what translates there is what the stub's accesses need of any state.
         assert state.sctlr & SCTLR == SCTLR and state.sctlr & ~SCTLR == cpu.sctlr & ~SCTLR
         assert state_of(cpu, Span.of(state.window or 0, 1)) == state
+        assert state.window == (0 if high else 2**64 - 2**39)  # where the half begins
         for el0 in (False, True):
             machine = Machine(
                 *(state.ttbr0, state.ttbr1, state.tcr, state.mair, state.sctlr), ram=RAM
@@ -368,13 +369,13 @@ def test_quick_is_two_million_accesses_with_epan_and_without() -> None:
 
 
 def test_full_tries_every_control_state_of_rights() -> None:
-    for name in ("leaf", "table"):
+    for name, level, states in (("leaf", 1, 32), ("table", 1, 32), (ALIGN, 0, 8), (DEVICE, 0, 8)):
         [one] = [
             one
             for one in families("full", "4k", ALL)
-            if (one.name, one.level) == (name, 1) and one.setting.address_bits == 48
+            if (one.name, one.level) == (name, level) and one.setting.address_bits == 48
         ]
-        assert len(set(one.controls)) == 32
+        assert len(set(one.controls)) == states
 
 
 def test_a_block_at_the_highest_level_is_left_out_where_it_ends_qemu() -> None:

@@ -53,6 +53,25 @@ def test_a_guest_that_follows_the_rules_agrees(levels: int) -> None:
     assert found.compared > 50 and not found.quirks and not found.news
 
 
+def test_what_has_ng_lasts_no_longer_than_its_address_space(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bit 11 of a page is nG."""
+    guest: Any = ByRules((10, 0, 13), ram_bytes=128 * MIB)
+    space, batches = new_space(guest, 3), noted(monkeypatch, Live, "_agree")
+    live, user = new_live(guest, space), space.format.granting("user")
+    for number, bits in enumerate((user, user | 1 << 11)):
+        space.map(Virtual(PAGE + number * SIZE), space.frames(1), 0, bits).done()
+        live.probe(Span.of(PAGE + number * SIZE, SIZE))
+    assert not live.run().disagreed
+    seen = set[tuple[int, bool]]()
+    for one in batches:
+        asked = one.asked[2]
+        pages = (asked.address // np.uint64(SIZE)).tolist()
+        seen |= set(zip(pages, asked.lasting.tolist(), strict=True))
+    assert {(PAGE // SIZE, True), (PAGE // SIZE + 1, False)} <= seen
+
+
 def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     guest: Any = ByRules((10, 0, 13), ram_bytes=128 * MIB)
     batches, lanes = noted(monkeypatch, Live, "_agree"), Counter[str]()

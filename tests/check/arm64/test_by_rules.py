@@ -26,7 +26,7 @@ from harness.check.arm64.matrix.families import address_of, families, lanes, poi
 from harness.check.arm64.matrix.judged import expected
 from harness.check.arm64.matrix.run import Work, tried_on
 from harness.check.arm64.matrix.setting import MODES, Control, Setting
-from harness.check.arm64.matrix.verdicts import expected_text, observed_text
+from harness.check.arm64.matrix.verdicts import agreeing, expected_text, observed_text
 from harness.check.arm64.replay import MatrixCase
 from harness.check.arm64.replay import _of_matrix as of_matrix
 from harness.check.arm64.validate import compare_one, compare_space, state_of
@@ -324,11 +324,10 @@ NARROW = {
 """Layouts of 52 bits, a bit of a descriptor that is one of those above 48, and who ignores it."""
 
 
-@pytest.mark.parametrize("ips", [5, 6])
-@pytest.mark.parametrize("granule", NARROW)
-def test_what_qemu_reads_otherwise_below_52_bits_is_not_asked(granule: str, ips: int) -> None:
-    """With IPS of 52 bits it is asked, and has no memory; a page without such bits is asked."""
-    name, levels, bit, quirk = NARROW[granule]
+def beyond(granule: str, bit: int, ips: int) -> tuple[Comparison, Comparison]:
+    """What probes, and AT, make of a page with this bit besides, and of one without, under an
+    output size."""
+    name, levels, _, _ = NARROW[granule]
     layout = load(LAYOUTS[name])
     guest = qemu((11, 1, 3), DEPARTS[11, 1, 3], layout.ram)
     with built_in(guest, layout, levels, build, entries) as (memory, cpu, frames, window):
@@ -342,13 +341,28 @@ def test_what_qemu_reads_otherwise_below_52_bits_is_not_asked(granule: str, ips:
         cases = each(np.array([first, second]), Stated(Kind.READ, el0=False))
         state, written = state_of(cpu, window), images_of(memory, cpu.roots)
         probed = probes.ask_guest(guest, state, cpu, memory, frames, written, cases)
-        translated = at.ask_at(guest, state, cpu, memory, cases)
-        otherwise = {f"descriptors that QEMU reads otherwise ({quirk.name})": 1}
-        nowhere = {"the page has no memory behind it": 1}
-        assert probed.not_comparable == (nowhere if ips == 6 else otherwise)
-        assert translated.not_comparable == ({} if ips == 6 else otherwise)
-        assert (probed.compared, translated.compared) == (1, 2 if ips == 6 else 1)
-        assert not probed.disagreed and not translated.disagreed
+        return probed, at.ask_at(guest, state, cpu, memory, cases)
+
+
+@pytest.mark.parametrize("ips", [5, 6])
+@pytest.mark.parametrize("granule", NARROW)
+def test_what_qemu_reads_otherwise_below_52_bits_is_not_asked(granule: str, ips: int) -> None:
+    """With IPS of 52 bits it is asked, and has no memory; a page without such bits is asked."""
+    _, _, bit, quirk = NARROW[granule]
+    probed, translated = beyond(granule, bit, ips)
+    otherwise = {f"descriptors that QEMU reads otherwise ({quirk.name})": 1}
+    nowhere = {"the page has no memory behind it": 1}
+    assert probed.not_comparable == (nowhere if ips == 6 else otherwise)
+    assert translated.not_comparable == ({} if ips == 6 else otherwise)
+    assert (probed.compared, translated.compared) == (1, 2 if ips == 6 else 1)
+    assert not probed.disagreed and not translated.disagreed
+
+
+@pytest.mark.parametrize("granule", NARROW)
+def test_what_is_beyond_the_output_size_otherwise_is_asked(granule: str) -> None:
+    """Bit 46 of a descriptor is that of the address, with IPS of 44 bits."""
+    for one in beyond(granule, 46, 4):
+        assert not one.not_comparable and (one.compared, one.disagreed) == (2, 0)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -536,10 +550,11 @@ def test_the_matrix_agrees_with_a_guest_that_does_as_qemu_does(
 def test_every_field_of_a_case_s_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of ESR_EL1 the class, WnR, and the fault status code."""
     batches, lanes = noted(monkeypatch, run, "agreeing"), Counter[str]()
+    places = set[int]()
     version = 11, 1, 3
     assert not tried(qemu(version, DEPARTS[version]), work("4k-52", version)).failures
     for one in batches:
-        _, made, _, _, wanted = one.asked
+        chain, made, jobs, _, wanted = one.asked
         done, fetch, levels, every = wanted.made, made.fetch, len(made.words), (0, 17, 63)
         seen: Seen = {
             **entries_of(levels, done),
@@ -552,7 +567,14 @@ def test_every_field_of_a_case_s_result_is_looked_at(monkeypatch: pytest.MonkeyP
         }
         lanes.update(looked_at(one, seen))
         passed_over(one, UNSAID)
-    assert min(lanes.values()) > 20
+        reached, words = (jobs[name][~fetch, levels].tolist() for name in ("where", "word"))
+        assert len(set(words)) == len(set(reached))  # a read tells where it was made
+        walks = wanted.found.walks
+        walks = replace(walks, physical=walks.physical ^ np.uint64(8))
+        elsewhere = replace(wanted, found=replace(wanted.found, walks=walks))
+        assert not (agreeing(chain, made, jobs, one.results, elsewhere) & done).any()
+        places.update(reached)
+    assert min(lanes.values()) > 20 and len(places) > 4
 
 
 SHOWN: dict[str, tuple[str, str, Where]] = {

@@ -159,6 +159,8 @@ def test_descriptors_have_what_the_axes_are_named_after(mode: str) -> None:
 def test_every_two_control_bits_are_tried_together() -> None:
     for one in families("quick", "4k-52", ALL):
         fields = {name: {state[name] for state in states(one)} for name in states(one)[0]}
+        assert len(set(one.controls)) == len(one.controls)
+        assert fields["HIGH"] == {0, 1}, "each half"
         for first, second in combinations((name for name in fields if len(fields[name]) > 1), 2):
             tried = {(state[first], state[second]) for state in states(one)}
             together = {"HA", "HD"} <= {first, second} and one.name != "leaf"

@@ -193,7 +193,7 @@ def descriptor_bit(setting: Setting, bit: int) -> int:
     """Where a descriptor has a bit of a physical address; 0 where it has no place for it."""
     if setting.wide and setting.granule == "64K" and bit >= 48:
         return 1 << bit - 48 + 12
-    if setting.wide and setting.granule != "64K" and bit >= 50:
+    if setting.wide and bit >= 50:
         return 1 << bit - 50 + 8
     return 1 << bit if bit < 48 or setting.wide else 0
 

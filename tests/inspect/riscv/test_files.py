@@ -43,14 +43,16 @@ def memory(*texts: bytes) -> bytes:
     return bytes(content)
 
 
-def core_of(path: Path, content: bytes, machine: int = 243, notes: bytes = b"") -> Path:
+def core_of(
+    path: Path, content: bytes, machine: int = 243, notes: bytes = b"", virtual: int = RAM
+) -> Path:
     """An ELF core of 64 bits with its notes, and one segment at RAM."""
     head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 4, machine, 1, 0, 64, 0, 0, 64,
                        56, 2, 64, 0, 0)  # fmt: skip
     at = 64 + 2 * 56
     program = struct.pack("<IIQQQQQQ", 4, 0, at, 0, 0, len(notes), len(notes), 4)
     first = at + len(notes)
-    program += struct.pack("<IIQQQQQQ", 1, 7, first, RAM, RAM, len(content), len(content), 8)
+    program += struct.pack("<IIQQQQQQ", 1, 7, first, virtual, RAM, len(content), len(content), 8)
     path.write_bytes(head + program + notes + content)
     return path
 
@@ -105,6 +107,15 @@ def test_a_hart_that_a_core_does_not_have_is_refused(tmp_path: Path) -> None:
         assert core.snapshot(path, last, {"satp": SATP}).title.endswith(f"processor {last}")
         with pytest.raises(SourceError, match=f"has no processor {last + 1}: it has 0 to {last}$"):
             core.snapshot(path, last + 1, {"satp": SATP})
+
+
+def test_a_core_that_has_what_the_guest_maps_alone_says_so(tmp_path: Path) -> None:
+    for virtual in (RAM, 0xFFFF_FFFF_8000_0000):
+        found = core.snapshot(
+            core_of(tmp_path / "core", memory(), virtual=virtual), 0, {"satp": SATP}
+        )
+        said = [one for one in found.assumed if "written with -p" in one]
+        assert len(said) == (virtual != RAM) and reaches(found)
 
 
 @pytest.mark.parametrize("form", ["core", "ram"])

@@ -77,7 +77,8 @@ def test_the_bits_of_a_page_in_swap_are_named() -> None:
 def test_a_page_without_rights_has_none_to_give_back() -> None:
     found = parts(PAGE & ~(V | W | U) | G)
     assert found["PROT_NONE"].meaning == "the page is there, and nobody may access it"
-    assert (found["address"].value, found["address"].high) == (0x8012_3000, 53)
+    address = found["address"]
+    assert (address.value, address.high, address.low) == (0x8012_3000, 53, 10)
     assert found["R"].meaning == "the rights that come back are those of the mapping"
     assert found["D"].meaning == "as it will be when the page is present again"
     split = parts(0x80200 << 10 | R | W | U | A | D, level=1)

@@ -14,8 +14,6 @@ from harness.paging.riscv.formats import PAGE_BITS
 
 _MODES = {39: Mode.SV39, 48: Mode.SV48, 57: Mode.SV57}
 
-_WORD = (1 << 64) - 1
-
 
 def of_linux(title: str, texts: Iterable[bytes]) -> int:
     """Satp for the tables of the one Linux that left its VMCOREINFO in memory.
@@ -45,7 +43,7 @@ def satp(text: bytes) -> int | None:
     mode = _MODES.get(said.get(b"NUMBER(VA_BITS)", 0))
     if root is None or offset is None or mode is None:
         return None
-    page, rest = divmod(root - offset & _WORD, 1 << PAGE_BITS)
+    page, rest = divmod(root - offset, 1 << PAGE_BITS)
     try:
         return None if rest else Satp(mode, page).raw
     except ValueError:

@@ -17,16 +17,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.check.compare import EXAMPLES, PROBE, Comparison
+from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.layouts import Layout, divided, load, parse, shipped
 from harness.check.marks import marked
 from harness.check.matrix import Report
 from harness.check.product import Values, evenly
-from harness.check.riscv import probes, quirks
+from harness.check.quirk import expected_of
+from harness.check.riscv import fixtures, probes, quirks
 from harness.check.riscv.cases import STATES, Cases, Stated, of_places, of_space
 from harness.check.riscv.fixtures import new_live
 from harness.check.riscv.layouts import DESCRIBED, build
-from harness.check.riscv.live import Live
+from harness.check.riscv.live import ACCESSES, Live
 from harness.check.riscv.matrix.chain import Chain
 from harness.check.riscv.matrix.families import families, lanes, reserved_alone
 from harness.check.riscv.matrix.hart import MODES, Hart
@@ -51,6 +52,7 @@ from tests.check.riscv import by_rules
 from tests.check.riscv.by_rules import DEPARTS, SEVEN, TEN, ByRules, Version
 from tests.check.riscv.guests import family
 from tests.check.samples import total
+from tests.check.tampered import looked_at, noted
 from tests.paging.riscv_rules import Answer
 
 LAYOUTS = {path.stem: path for path in shipped("riscv")}
@@ -201,6 +203,12 @@ def test_the_quirks_of_a_version_are_those_that_it_departs_in() -> None:
         known = {one.name for one in quirks.judged_of("tcg", version)}
         assert known == {QUIRKS[name] for name in departs & QUIRKS.keys()}
     assert set(QUIRKS.values()) == {one.name for one in quirks.JUDGED}
+    for name, one in quirks.KNOWN.items():
+        assert name == one.name and set(one.runs) <= set(DEPARTS) == set(quirks.RUNS)
+        seen = {version for version in DEPARTS if expected_of(one, one.engine, version)}
+        assert seen == set(one.runs) and one.since == min(seen)[:2]
+        later = [version[:2] for version in DEPARTS if version > max(seen)]
+        assert one.until == min(later, default=None)
 
 
 # ---- layouts ----
@@ -217,7 +225,7 @@ NAMED: Final = {
 """Exception codes and their names ("Machine Cause (mcause) Register")."""
 
 ODD: Final = """
-title = "What QEMU 7.2 and 10.0 read otherwise, and what has no memory"
+title = "What QEMU 7.2 and 10.0 read otherwise, what has no memory, a page of 64K, and one of IO"
 arch = "riscv"
 levels = [3]
 ram = "64M"
@@ -242,6 +250,14 @@ virtual = 0x40_4000
 size = "4K"
 physical = 0x1_0000_0000
 rights = "rx"
+[[entry]]
+virtual = 0x41_6000
+level = 0
+value = 0x8000_0000_20d0_20df
+[[entry]]
+virtual = 0x41_7000
+level = 0
+value = 0x4000_0000_20d1_00df
 """
 
 REFUSED: Final = {(0x40_5000, 0): 0x2080_00D7, (0x4000_0000, 2): 1 << 42 | 1}
@@ -363,6 +379,30 @@ def answer(
     return found
 
 
+@pytest.mark.parametrize("levels", [2, 3])
+def test_a_load_of_an_amo_may_leave_a_mark_and_no_other_access_may(
+    levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, looked, free = load(LAYOUTS["rights"]), 0, 0
+    guest = qemu(DESCRIBED.modes[levels], TEN, (), ram_bytes=layout.ram)
+    batches, leaf = noted(monkeypatch, probes, "_as_expected"), f"after {levels - 1}"
+    with probed(layout, levels, guest) as (_, cpu, cases, _, found):
+        assert not found.disagreed
+        for one in batches:
+            reached = one.asked[2].reached
+            in_a_page, denied = reached.paths.used[0], np.zeros(len(cases), np.bool_)
+            for lane in np.flatnonzero((cases.kind == Kind.AMO) & ~reached.allowed).tolist():
+                way = replace(stated(cases, lane), kind=Kind.READ)
+                denied[lane] = answer(guest, cpu, int(cases.address[lane]), way).cause is None
+            looked += looked_at(one, {leaf: (in_a_page & ~denied, (6, 7))})[leaf]
+            looked_at(one, {leaf: (in_a_page, (7,))})
+            other = one.results.copy()
+            other["after"][:, levels - 1] ^= np.uint64(1 << 6)
+            assert one.judge(other)[denied & in_a_page].all()
+            free += int((denied & in_a_page).sum())
+    assert looked > 100 and free > 5
+
+
 class Never(ByRules):
     """A guest that says of each access the opposite of what came of it."""
 
@@ -437,6 +477,41 @@ def test_every_oracle_is_asked_about_a_space_and_about_one_place_of_it() -> None
         assert more[1] == found[1]
 
 
+@pytest.mark.parametrize("mode", ["sv32", "sv39"])
+def test_a_space_in_place_is_compared_and_a_question_about_it_asked_again(mode: str) -> None:
+    """A page that leads to a table of the space is not tried."""
+    guest = qemu(mode, TEN, ram_bytes=128 * MIB)
+    space = GuestSpace(guest, mode)
+    rights, at = space.format.granting("read", "write", "execute"), Virtual(0x40_8000)
+    space.map(at, space.frames(2), 0, rights).done()
+    plain, written = fixtures.compared(guest, space.memory, space.cpu, None)
+    assert not plain.disagreed and not plain.not_comparable and not written.disagreed
+    asked = Disagreement(PROBE, at, Stated(Kind.READ, user=False, sum=False, mxr=False), "", "")
+    one = fixtures.compare_one(guest, space.memory, space.cpu, asked)
+    assert (one.oracle, one.compared, one.disagreed) == (PROBE, 1, 0)
+    root = Disagreement(TABLE_BYTES, space.cpu.base, None, "", "")
+    one = fixtures.compare_one(guest, space.memory, space.cpu, root)
+    assert (one.oracle, one.compared, one.disagreed) == (TABLE_BYTES, 1, 0)
+    table = np.array([space.cpu.base], np.uint64)
+    space.map(Virtual(at + 0x4000), table, 0, space.format.granting("read")).done()
+    found, _ = fixtures.compared(guest, space.memory, space.cpu, None)
+    assert set(found.not_comparable) == {"the page holds a table"} and not found.disagreed
+
+
+@pytest.mark.parametrize("mode", ["sv32", "sv57"])
+def test_the_words_and_the_code_of_every_page_are_tried_but_for_the_window(mode: str) -> None:
+    guest = qemu(mode, TEN, ram_bytes=128 * MIB)
+    space = GuestSpace(guest, mode)
+    every, at = space.format.granting("read", "execute"), 0x40_8000
+    space.map(Virtual(at), space.frames(3), 0, every).done()
+    leaves, window = bulk.leaves(space.memory, space.cpu.roots), Span.of(at + 0x1000, 0x1000)
+    made = of_space(space.cpu, space.memory, leaves, window)
+    fetched = set(made.address[made.kind == Kind.FETCH].tolist())
+    read = set(made.address[made.kind == Kind.READ].tolist())
+    assert {at + 0x10, at + 0x2010} <= fetched and {at, at + 0x2000} <= read
+    assert not within(made.address, window).any()
+
+
 WAYS: Final = [
     Stated(kind, user, sum, mxr)
     for sum, mxr in STATES
@@ -468,7 +543,9 @@ def test_cases_of_the_matrix_are_put_into_words_and_asked_again(mode: str) -> No
     guest, shown = qemu(mode, version), set[str]()
     opposite: Any = Never(version, DEPARTS[version], guest.xlen)
     known = quirks.judged_of("tcg", version)
-    for part in work(mode, guest, 2):
+    # In Sv32, a page that is found elsewhere has memory, and an AMO there is denied by the rules.
+    where = Shown(mode, "nowhere", 0, (AMOS, among("W", 0)))
+    for part in (*work(mode, guest, 2), *those(where, guest, 4)):
         hart, control = part.family.hart, part.control
         chain = Chain(guest, hart.format)
         made, cpu = lanes(part.family, chain, part.numbers), hart.cpu(control, chain.root)
@@ -519,6 +596,17 @@ def test_a_quirk_excuses_nothing_but_what_it_names(version: Version) -> None:
 
 
 # ---- spaces that are changed ----
+
+
+def test_each_kind_of_access_is_tried_by_both_modes_with_what_changes_it() -> None:
+    tried = {(Kind(kind), user, mxr) for kind, user, _, mxr in ACCESSES}
+    every = [(kind, False) for kind in (Kind.READ, Kind.WRITE, Kind.FETCH)] + [(Kind.READ, True)]
+    assert tried == {(kind, user, mxr) for kind, mxr in every for user in (False, True)}
+    of_the_supervisor = {(kind, sum) for kind, user, sum, _ in ACCESSES if not user}
+    assert of_the_supervisor == {
+        (Kind.FETCH, False),
+        *product((Kind.READ, Kind.WRITE), (False, True)),
+    }
 
 
 def changed_in(guest: Any, mode: str) -> Live:

@@ -18,13 +18,14 @@ from harness.check.riscv.layouts import cpu_of
 from harness.check.riscv.matrix.chain import (
     ACCESSES,
     REGION,
+    WINDOW_INDEX,
     Chain,
     Lanes,
     code_in,
     content,
     token,
 )
-from harness.check.riscv.matrix.families import Family, families, lanes
+from harness.check.riscv.matrix.families import _TOP_INDEX, Family, families, lanes
 from harness.check.riscv.matrix.hart import MODES, Control, Hart
 from harness.check.riscv.matrix.judged import RiscvQuirk, expected
 from harness.check.riscv.matrix.run import MASKED, Batch, _news, _report, _shown
@@ -37,7 +38,7 @@ from harness.paging.bulk import Walks
 from harness.paging.format import Format
 from harness.paging.memory import Mask
 from harness.paging.riscv.access import Reason
-from harness.paging.riscv.bulk import REASONS
+from harness.paging.riscv.bulk import ALLOWED, REASONS
 from harness.paging.riscv.cpu import Cpu
 from tests.check.riscv.guests import family
 from tests.paging import riscv_rules
@@ -51,11 +52,11 @@ def hart_of(mode: str) -> Hart:
     return Hart(mode, svnapot=wide, pbmte=wide, masks=wide)
 
 
-def chain_of(hart: Hart) -> Chain:
-    """A chain in the memory of a guest that does not run."""
+def chain_of(hart: Hart, fill: int = 0) -> Chain:
+    """A chain in the memory of a guest that does not run, which is full of something."""
     arena = range(RAM + 4 * MIB, RAM + 8 * MIB)
     image = SimpleNamespace(table_arena=arena, user=range(RAM + MIB, RAM + MIB + 4096))
-    ram = SimpleNamespace(buffer=np.zeros(64 * MIB, np.uint8), base=RAM)
+    ram = SimpleNamespace(buffer=np.full(64 * MIB, fill, np.uint8), base=RAM)
     free = (range(RAM + 32 * MIB, RAM + 64 * MIB),)
     guest = SimpleNamespace(image=image, ram=ram, free=free)
     return Chain(guest, hart.format)  # type: ignore[arg-type]
@@ -159,6 +160,30 @@ def test_a_walk_that_ends_above_a_missing_table_does_not_read_it(mode: str) -> N
     found = expected(hart, cpu, root)
     assert {REASONS[code] for code in found.reason} == {Reason.NO_MEMORY}
     assert not found.walks.raw.any() and not found.walks.physical.any()
+
+
+def test_outcomes_differ_in_what_can_be_seen_and_in_nothing_else() -> None:
+    """Where what is allowed leads, tval of what is not, and the entry in which bits can be set."""
+    hart = hart_of("sv39")
+    made, cpu = drawn(family("nowhere", 0, hart), hart, Control(adue=True), 400)
+    one, bit = expected(hart, cpu, made), np.uint64(1 << 10)
+    allowed, walks = one.cause == ALLOWED, one.walks
+    one = replace(one, sets=np.where(one.backed, one.sets, np.uint64(0)))
+    marked = (one.sets | one.free) != 0
+    assert 0 < marked.sum() < len(made) and (one.free != 0).any()
+    assert not one.differs(one).any()
+    every = np.ones_like(allowed)
+    level = replace(walks, level=walks.level ^ np.uint8(1))
+    for changed, seen in (
+        (replace(one, cause=one.cause ^ np.uint8(2)), every),
+        (replace(one, sets=one.sets ^ bit), every),
+        (replace(one, free=one.free ^ bit), every),
+        (replace(one, walks=replace(walks, physical=walks.physical ^ bit)), allowed),
+        (replace(one, walks=replace(walks, address=walks.address ^ bit)), ~allowed),
+        (replace(one, walks=level), marked),
+        (replace(one, walks=replace(walks, raw=walks.raw ^ bit)), ~every),
+    ):
+        assert (one.differs(changed) == seen).all()
 
 
 VARIED = ("nowhere", "reserved", "napot", "canonical")
@@ -328,7 +353,7 @@ def test_entries_and_addresses_are_what_the_axes_say(mode: str) -> None:
             assert address & (1 << shifts[-1]) - 1 == there & (1 << shifts[-1]) - 1
             if one.name != "canonical":
                 tops.add(address >> shifts[-1])
-    assert len(tops) == 1 and tops != {0}
+    assert tops == {_TOP_INDEX} and not tops & {0, WINDOW_INDEX}
 
 
 def test_every_bit_and_every_combination_that_the_rules_name_is_there() -> None:
@@ -373,6 +398,27 @@ def test_what_pages_lead_to_is_the_machine_s_free_memory(mode: str) -> None:
     assert all(table in arena and table % 4096 == 0 for table in chain.tables)
     assert len(set(chain.tables)) == len(chain.tables)
     assert chain.data % REGION == chain.code % REGION == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_tables_lead_to_the_stub_s_pages_and_nowhere_else(mode: str) -> None:
+    """To one page by two entries: S-mode's, and U-mode's."""
+    hart = hart_of(mode)
+    chain = chain_of(hart, fill=0xA5)
+    user, ram = chain.guest.image.user.start, chain.guest.ram.buffer
+    machine = Machine(
+        hart.xlen, hart.cpu(Control(), chain.root).satp, svnapot=hart.svnapot, ram=RAM
+    )
+    for page, by_user in ((0, False), (4096, True)):
+        for who in (False, True):
+            octets: Any = ram
+            found = riscv_rules.access(machine, octets, chain.window + page + 8, "fetch", who)
+            assert (found.cause is None) == (who is by_user)
+            assert found.physical == (user + 8 if who is by_user else 0)
+            assert found.updated is None  # it is accessed
+    first = chain.tables[0] - RAM
+    words = ram[first : first + 2 * 4096 * hart.levels].view(f"<u{hart.xlen // 8}")
+    assert np.count_nonzero(words) == hart.levels - 1 + 2
 
 
 def test_code_loads_its_own_token_wherever_it_is_fetched() -> None:

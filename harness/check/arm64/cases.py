@@ -109,8 +109,8 @@ def of_space(cpu: Cpu, memory: Memory, leaves: Leaves, outside: Span) -> Cases:
 
 def of_places(places: Words, outside: Span) -> Cases:
     """The same accesses to the words that addresses lie in, fetched: to the code of their pages."""
-    data = np.unique(places & np.uint64((1 << 64) - WORD))
-    code = np.unique(places & np.uint64(~(SMALLEST - 1) & 2**64 - 1) | np.uint64(CODE))
+    data = np.unique(places & ~np.uint64(WORD - 1))
+    code = np.unique(places & ~np.uint64(SMALLEST - 1) | np.uint64(CODE))
     return _in_every_way(data, code, outside)
 
 

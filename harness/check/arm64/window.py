@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from harness.machine.stub import StubImage
 from harness.paging.address import Physical
-from harness.paging.arm64.cpu import Cpu
+from harness.paging.arm64.cpu import Cpu, is_high
 from harness.paging.format import Format
 from harness.paging.table import Root
 
 
 def open_roots(cpu: Cpu) -> tuple[Root, ...]:
     """Those of halves in which EL0 may execute it: E0PDx closes none of them."""
-    closed = {high for half, high in ((cpu.low, 0), (cpu.high, 1)) if half and half.e0pd}
-    return tuple(root for root in cpu.roots if root.span.first >> 55 & 1 not in closed)
+    closed = {high for half, high in ((cpu.low, False), (cpu.high, True)) if half and half.e0pd}
+    return tuple(root for root in cpu.roots if is_high(root.span.first) not in closed)
 
 
 def entries(format: Format, image: StubImage) -> tuple[int, ...]:

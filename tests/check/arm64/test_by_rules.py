@@ -478,6 +478,18 @@ def with_bit(results: npt.NDArray[np.void], bit: int) -> npt.NDArray[np.void]:
     return results
 
 
+def test_each_access_is_tried_under_what_plays_a_part_in_it() -> None:
+    """PAN of data and fetches of EL1, UAO of LDTR and STTR, which are EL1's alone; else they are
+    0."""
+    every = set[Stated]()
+    for kind, el0, pan, uao in product(Kind, *[(False, True)] * 3):
+        unprivileged = kind in (Kind.LDTR, Kind.STTR)
+        if not (el0 and (unprivileged or pan)) and (unprivileged or not uao):
+            every.add(Stated(kind, el0, pan, uao))
+    assert set(WAYS) == every and len(WAYS) == len(every)
+    assert str(Stated(Kind.READ, el0=True)).endswith(" with PAN=0 UAO=0")
+
+
 def test_of_loads_the_monitor_is_asked_about_a_sample_or_all() -> None:
     loads = np.arange(0x1000, 0x1000 + 8 * (SAMPLE + 50), 8, dtype=np.uint64)
     read, write = Stated(Kind.READ, el0=False), Stated(Kind.WRITE, el0=False)
@@ -550,8 +562,7 @@ def test_the_matrix_agrees_with_a_guest_that_does_as_qemu_does(
 def test_every_field_of_a_case_s_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of ESR_EL1 the class, WnR, and the fault status code."""
     batches, lanes = noted(monkeypatch, run, "agreeing"), Counter[str]()
-    places = set[int]()
-    version = 11, 1, 3
+    places, left, version = set[int](), 0, (11, 1, 3)
     assert not tried(qemu(version, DEPARTS[version]), work("4k-52", version)).failures
     for one in batches:
         chain, made, jobs, _, wanted = one.asked
@@ -569,12 +580,17 @@ def test_every_field_of_a_case_s_result_is_looked_at(monkeypatch: pytest.MonkeyP
         passed_over(one, UNSAID)
         reached, words = (jobs[name][~fetch, levels].tolist() for name in ("where", "word"))
         assert len(set(words)) == len(set(reached))  # a read tells where it was made
-        walks = wanted.found.walks
+        walks, other = wanted.found.walks, one.results.copy()
+        for level in range(levels):
+            free = np.where(walks.level == level, wanted.free, np.uint64(0))
+            other["after"][:, level] ^= free
+            left += int((free != 0).sum())
+        assert (one.judge(other) == one.agree).all()
         walks = replace(walks, physical=walks.physical ^ np.uint64(8))
         elsewhere = replace(wanted, found=replace(wanted.found, walks=walks))
         assert not (agreeing(chain, made, jobs, one.results, elsewhere) & done).any()
         places.update(reached)
-    assert min(lanes.values()) > 20 and len(places) > 4
+    assert min(lanes.values()) > 20 and len(places) > 4 and left > 4
 
 
 SHOWN: dict[str, tuple[str, str, Where]] = {

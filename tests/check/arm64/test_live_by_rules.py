@@ -72,6 +72,32 @@ def test_what_has_ng_lasts_no_longer_than_its_address_space(
     assert {(PAGE // SIZE, True), (PAGE // SIZE + 1, False)} <= seen
 
 
+def test_whether_a_denied_access_sets_af_is_left_to_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the processor does (TCR_EL1.HA); no other bit of the page, and none of a table."""
+    guest: Any = ByRules((10, 0, 13), ram_bytes=128 * MIB)
+    space, batches, left = new_space(guest, 3), noted(monkeypatch, Live, "_agree"), 0
+    live, entry = new_live(guest, space), space.slot(PAGE, 0)
+    space.map(PAGE, space.frames(1), 0, space.format.granting("user")).done()
+    with live.changes():
+        at = entry.address - guest.ram.base
+        guest.ram.buffer[at : at + 8].view(np.uint64)[0] &= np.uint64(~(1 << 10) & 2**64 - 1)
+    live.flush([PAGE])
+    live.probe(Span.of(PAGE, SIZE))
+    assert not live.run().disagreed
+    for one in batches:
+        asked, levels = one.asked[2], 3
+        unused = asked.paths.used[0] & (asked.paths.raw[0] & np.uint64(1 << 10 | 3) == 3)
+        may = unused & ~asked.allowed
+        for level, bit in ((0, 10), (0, 11), (0, 55), (1, 10)):
+            other = one.results.copy()
+            other["after"][may, levels - 1 - level] ^= np.uint64(1 << bit)
+            assert (one.judge(other) == (one.agree & ~(may & ((level, bit) != (0, 10))))).all()
+        left += int(may.sum())
+    assert left > 1
+
+
 def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     guest: Any = ByRules((10, 0, 13), ram_bytes=128 * MIB)
     batches, lanes = noted(monkeypatch, Live, "_agree"), Counter[str]()

@@ -482,10 +482,11 @@ def test_each_access_is_tried_under_what_plays_a_part_in_it() -> None:
     """PAN of data and fetches of EL1, UAO of LDTR and STTR, which are EL1's alone; else they are
     0."""
     every = set[Stated]()
-    for kind, el0, pan, uao in product(Kind, *[(False, True)] * 3):
+    for kind in Kind:
         unprivileged = kind in (Kind.LDTR, Kind.STTR)
-        if not (el0 and (unprivileged or pan)) and (unprivileged or not uao):
-            every.add(Stated(kind, el0, pan, uao))
+        for el0, pan, uao in product((False, True), repeat=3):
+            if not (el0 and (unprivileged or pan)) and (unprivileged or not uao):
+                every.add(Stated(kind, el0, pan, uao))
     assert set(WAYS) == every and len(WAYS) == len(every)
     assert str(Stated(Kind.READ, el0=True)).endswith(" with PAN=0 UAO=0")
 

@@ -203,7 +203,7 @@ def _denials_by(wxn: bool, epan: bool) -> Bytes:
             continue
         granted = sum(right for bit, right in enumerate(_RIGHTS) if code >> bit & 1)
         access = Access(Kind(number), bool(code >> 7 & 1))
-        denied = rules.denied(cpu, access, granted, bool(code >> 8 & 1), bool(code >> 9 & 1))
+        denied = rules.denied(cpu, access, granted, bool(code >> 8 & 1), bool(code >> 9))
         found[code] = _CODE[denied]
     return found
 

@@ -462,6 +462,9 @@ def test_a_bit_that_marks_memory_as_encrypted_is_no_width_of_addresses() -> None
     assert other.instead == "MAXPHYADDR=48 or more"
     marked = replace(made, cpu=replace(made.cpu, c_bit=47))
     assert explain(marked, Virtual(0), read).otherwise == ()
+    wrong = at(*path(marked.cpu, 7, 7, 7, 7 | 1 << 47 | 1 << 41))
+    (other,) = explain(replace(wrong, unsure=made.unsure), Virtual(0), read).otherwise
+    assert other.instead == "MAXPHYADDR=42 or more"
 
 
 def test_what_is_assumed_is_what_gives_a_fault_that_was_seen() -> None:

@@ -91,6 +91,14 @@ PLANTED = {
         {(LOWER, 5): 0x80_0000 | P | RW},
         {"table-without-memory": (5 << 21, 512)},
     ),
+    "reserved bits of the highest table": (
+        {(ROOT, 5): SPARE * TABLE | P | 1 << 45},
+        {"reserved-bits": (5 << 39, 1)},
+    ),
+    "a table without memory below the highest": (
+        {(ROOT, 5): 0x80_0000 | P | RW},
+        {"table-without-memory": (5 << 39, 512)},
+    ),
     "table-user-writable": (
         {(PAGES, 7): LOWER * TABLE | P | RW | US | XD},
         {"table-user-writable": (LOW_PAGE + 0x7000, 1)},

@@ -528,3 +528,17 @@ def test_a_pointer_of_32_bits_ends_where_its_addresses_do() -> None:
         found = architecture.of(cpu).pointer(cpu, Virtual(0xFFFF_FFF4))
         assert (found == data.pointer(0xFFFF_FFF4, 32)) is narrow
     assert (data.pointer(0x6B6B_6B73, 32) or "").startswith("the byte 0x6b throughout, with which")
+
+
+@pytest.mark.parametrize(
+    ("octets", "is_text"),
+    [
+        (b" a~~~\0\0\0", True),
+        (b"a~~~\0\0\0\0", False),  # the end of a text has five letters or more
+        (b"Hello\x7f\0\0", False),
+        (b"Hello\x1f\0\0", False),
+        (b"Hello\0wo", False),
+    ],
+)
+def test_letters_are_those_that_are_printed(octets: bytes, is_text: bool) -> None:
+    assert (data.text(octets) is not None) is is_text

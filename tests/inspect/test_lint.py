@@ -589,10 +589,12 @@ def test_ps_that_cr4_pse_leaves_without_meaning_is_odd(cr4: int, found: int) -> 
         assert OF_32_BITS not in {one.rule.name for one in broken}
 
 
+@pytest.mark.parametrize("size", [1 << 16, 0x3000 + 64 * 8], ids=hex)
 @pytest.mark.parametrize("pages", [4, 64])
-def test_a_cr3_that_is_one_table_too_low_is_named(pages: int) -> None:
-    """The PDPT in place of the PML4: few of its large pages are reserved bits, many are garbage."""
-    memory = BufferMemory(np.zeros(1 << 16, np.uint8))
+def test_a_cr3_that_is_one_table_too_low_is_named(pages: int, size: int) -> None:
+    """The PDPT in place of the PML4: few of its large pages are reserved bits, many are garbage;
+    also where the file ends in the midst of the table that has them."""
+    memory = BufferMemory(np.zeros(size, np.uint8))
     memory.store(Physical(0x1000), 8, 0x2007)
     memory.store(Physical(0x2000), 8, 0x3007)
     for index in range(pages):

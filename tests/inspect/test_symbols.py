@@ -36,7 +36,9 @@ def listed(tmp_path: Path) -> Path:
         (0xFFFFFFFF81002001, "change_protection+0x1"),
         (0xFFFFFFFFC0000010, "of_a_module+0x10"),
         (0xFFFFFFFF80FFFFFF, None),
-        (0xFFFFFFFF90000000, None),
+        (0xFFFFFFFF820FFFFF, None),  # data has no code
+        (0xFFFFFFFF81101FFF, "change_protection+0xfffff"),
+        (0xFFFFFFFF81102000, None),
     ],
 )
 def test_an_address_has_the_name_of_its_function(
@@ -50,6 +52,7 @@ def test_an_elf_file_says_where_functions_end() -> None:
     (begin, size, name), *_ = (one for one in found if one[1])
     assert found.name(begin) == name
     assert found.name(begin + size - 1) == f"{name}+{size - 1:#x}"
+    assert (found.name(begin + size) or "").partition("+")[0] != name
 
 
 def test_what_an_elf_file_takes_from_others_has_no_address_there() -> None:
@@ -61,3 +64,11 @@ def test_what_kallsyms_hides_is_no_symbol(tmp_path: Path) -> None:
     hidden.write_text("0000000000000000 T _text\n")
     with pytest.raises(Misuse, match="shows to root"):
         symbols(hidden)
+
+
+def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match=r"none cannot be read: No such file or directory$"):
+        symbols(tmp_path / "none")
+    (tmp_path / "short").write_bytes(b"\x7fELF\x02\x01\x01")
+    with pytest.raises(Misuse, match="short is no ELF file that can be read: "):
+        symbols(tmp_path / "short")

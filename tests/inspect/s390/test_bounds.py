@@ -8,7 +8,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from harness.inspect import find, garbage, graph, tour
+from harness.inspect import find, graph, tour
+from harness.inspect import garbage as garbages
 from harness.inspect.graph import RowKind
 from harness.paging import bulk
 from harness.paging.address import Physical
@@ -113,7 +114,7 @@ def test_rows_are_what_walks_find(seed: int, mode: Mode) -> None:
         )
     )
     assert found == expected
-    garbage.find(memory, read, None, ())
+    garbages.find(memory, read, None, ())
 
 
 def test_a_table_that_is_reached_with_two_lengths_is_counted_once() -> None:
@@ -155,6 +156,21 @@ def test_of_parts_of_tables_beyond_the_limit_none_is_read() -> None:
     for quarters, unread in (1, 1), (2, 0):
         read = graph.read(memory, cpu.format, cpu.roots, 512 * quarters * graph.LEADING)
         assert (read.unread, read.total) == (unread, 2)
+
+
+@pytest.mark.parametrize(("apart", "garbage"), [(0x800, []), (0x1000, [0x4000])])
+def test_tables_outside_memory_that_follow_each_other_are_in_order(
+    apart: int, garbage: list[int]
+) -> None:
+    """A page table has 2 KiB, a segment table 16."""
+    words = np.full(0x8000 // 8, 0x20, np.uint64)
+    words[0] = 0x4000 | 3 | 4
+    words[0x4000 // 8 :][:64] = 0x10_0000 + apart * np.arange(64, dtype=np.uint64)
+    memory = BigEndianMemory(words.astype(">u8").view(np.uint8))
+    cpu = Cpu.in_mode(Mode.REGION_THIRD, 0)
+    backed = np.array([0], np.uint64), np.array([0x7FFF], np.uint64)
+    found = garbages.find(memory, graph.read(memory, cpu.format, cpu.roots), backed, ())
+    assert found.tables.tolist() == garbage
 
 
 def test_a_tour_reads_no_slots_that_are_not_there() -> None:

@@ -10,7 +10,8 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import cramjam
 import lzallright
@@ -336,6 +337,28 @@ def test_a_kdump_that_holds_no_page_is_not_said_to_be_empty(tmp_path: Path) -> N
 def test_no_pieces_are_no_bytes() -> None:
     none = np.zeros(0, np.uint64)
     assert Pieces(none, none, lambda *_: np.zeros(0, np.uint8)).size == 0
+
+
+def test_what_a_piece_says_of_its_zeros_is_said_of_the_bytes_that_it_is() -> None:
+    """Two pieces, from 0x10 and 0x30 on, with 8 zeros at the beginning of the second."""
+    start, size = np.array([0x30, 0x10], np.uint64), np.array([0x10, 0x10], np.uint64)
+
+    def ahead(number: int, place: int) -> int:
+        return place if number else max(place, 8)
+
+    pieces = Pieces(start, size, lambda *_: np.zeros(0, np.uint8), ahead)
+    alone = Pieces(start[:1], size[:1], lambda *_: np.zeros(0, np.uint8), ahead)
+    for place, data in ((0x30, 0x38), (0x37, 0x38), (0x39, 0x39), (0x40, 0x40), (0x12, 0x12)):
+        assert (pieces.data(place), alone.data(place)) == (data, data)
+    beyond = Pieces(start[:1], size[:1], lambda *_: np.zeros(0, np.uint8), lambda *_: 0x100)
+    assert beyond.data(0x30) == 0x40, "of other pieces it says nothing"
+
+
+def test_of_a_compressed_piece_the_place_in_the_file_says_nothing_of_zeros() -> None:
+    blocks = capture._Blocks(place=[0x10, 0x20], packed=[True, False])
+    content: Any = SimpleNamespace(data=lambda place: place + 0x100)
+    ahead = capture._ahead(content, blocks)
+    assert (ahead(0, 5), ahead(1, 5)) == (5, 0x105)
 
 
 def test_a_piece_that_hides_many_costs_no_more_than_those_that_are_read() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.inspect.sources.vmcoreinfo import told as numbers
 from harness.inspect.x86.vmcoreinfo import registers
 
 PAE, PSE, LA57 = 1 << 5, 1 << 4, 1 << 12
@@ -31,3 +32,23 @@ def test_the_tables_are_found_as_far_as_they_are_told(
     text: bytes, x86_64: bool, told: dict[str, int]
 ) -> None:
     assert registers(text, x86_64) == told
+
+
+@pytest.mark.parametrize(
+    ("line", "number"),
+    [
+        (b"NUMBER(x)=16", 16),
+        (b"NUMBER(x)=-16", -16),
+        (b"NUMBER(x)=0x10", 16),
+        (b"SYMBOL(x)=10", 16),
+        (b"SYMBOL(x)=0x10", 16),
+        (b"NUMBER(x)=1f", None),  # in tens
+        (b"LENGTH(x)=16", None),
+    ],
+)
+def test_numbers_are_in_tens_and_symbols_in_sixteens_unless_marked(
+    line: bytes, number: int | None
+) -> None:
+    found = numbers(b"OSRELEASE=6.12\n" + line + b"\nNUMBER(y)=1\n")
+    assert found.pop(b"NUMBER(y)") == 1
+    assert [*found.values()] == ([] if number is None else [number])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.inspect import architecture, decode
-from harness.inspect.data import filled
+from harness.inspect.data import filled, text
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.translation import translate
 from harness.inspect.x86 import data, linux
@@ -541,4 +541,4 @@ def test_a_pointer_of_32_bits_ends_where_its_addresses_do() -> None:
     ],
 )
 def test_letters_are_those_that_are_printed(octets: bytes, is_text: bool) -> None:
-    assert (data.text(octets) is not None) is is_text
+    assert (text(octets) is not None) is is_text

@@ -474,6 +474,8 @@ def test_what_is_assumed_is_what_gives_a_fault_that_was_seen() -> None:
     found = fitting(far, seen, Virtual(0))
     assert (found.cpu.maxphyaddr, found.cpu.nxe) == (38, True)
     assert found.notes[0].startswith("Assumed: MAXPHYADDR=38, the widest with which these")
+    sure = replace(far, unsure=frozenset(["efer"]))
+    assert fitting(sure, seen, Virtual(0)) is sure
     top = replace(at(*path(CPU, 7, 7, 7, 5 | 1 << 51)), unsure=RESERVING)
     found = fitting(top, read_code(7, CPU, 0, None), Virtual(0))  # of W: no bit is reserved
     assert found.cpu.maxphyaddr == 52

@@ -148,7 +148,7 @@ def _frame(content: Content, place: int, blocks: _Blocks) -> tuple[int, int]:
     if kind >= _SKIPPED:
         return past, 0
     place, stored = place + _CHECKSUM, stored - _CHECKSUM
-    found = -1
+    found = 0
     if kind == _PLAIN:
         found = stored
     elif kind == _PACKED and stored > 0:

@@ -110,7 +110,7 @@ def placed(
         slot, raw = table.slot_for(address), given.get(table.level)
         if raw is None:
             raw = words.get(slot.address)
-        if raw is None and table.level > min(given, default=table.level):
+        if raw is None and table.level > min(given):
             below = next(free)
             raw = format.pointer(below, table.level, rights)
             made.add(below)

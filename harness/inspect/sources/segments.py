@@ -83,17 +83,16 @@ class SegmentMemory:
         if backed.all():
             return self._words(self.offset[number] + (addresses - self.first[number]), size), None
         words = np.zeros(len(addresses), np.uint64)
-        if backed.any():
-            number = number[backed]
-            place = self.offset[number] + (addresses[backed] - self.first[number])
-            words[backed] = self._words(place, size)
+        number = number[backed]
+        place = self.offset[number] + (addresses[backed] - self.first[number])
+        words[backed] = self._words(place, size)
         return words, backed
 
     def _words(self, place: Words, size: int) -> Words:
         """The words at places in the file, which have any alignment, most often all the same."""
         self.content.ask(place)
-        phase = int(place[0]) % size if len(place) else 0
         index, apart = np.divmod(place, np.uint64(size))
+        phase = int(apart[0]) if len(apart) else 0
         if phase or apart.any():
             self.content.ask(place + np.uint64(size - 1))
         octets, kind = self.content.octets, f"{MARKS[self.order]}u{size}"

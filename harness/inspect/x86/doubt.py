@@ -128,7 +128,7 @@ def _malformed(layer: bulk.Layer, root: Table) -> tuple[int, int]:
     """How many malformed entries XD or PS alone make so, which says nothing of where they lead; and
     how many others there are."""
     wrong = layer.raw[layer.kind == End.MALFORMED]
-    without = wrong & ~np.uint64(XD | (PS if layer.level else 0))
+    without = wrong & ~np.uint64(XD | PS)  # of a page table PS is PAT, which makes none malformed
     lost = np.count_nonzero(bulk.kinds(root.format, layer.level, without) == End.MALFORMED)
     return int(len(wrong) - lost), int(lost)
 

@@ -67,8 +67,6 @@ def as_read(
 def as_marked(cpu: Cpu) -> tuple[Cpu, tuple[str, ...]]:
     """The same where the engine is not known: A in a PDPTE shows one that reads PDPTEs at every
     walk, since no processor loads such a PDPTE."""
-    if cpu.pdptes_checked is None:
-        return cpu, ()
     if not any(raw & formats.P and raw & formats.A for raw in cpu.pdptes):
         return cpu, tuple(_refused(cpu))
     cpu = read_as(PDPTES_ARE_ENTRIES, cpu)

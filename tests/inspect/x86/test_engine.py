@@ -73,6 +73,14 @@ def test_a_departure_is_named_where_it_gives_an_entry_another_meaning(
     assert as_read(state, held(memory), "kvm", (6, 1), {}) == (state, ())
 
 
+@pytest.mark.parametrize("slot", [1, 511])
+def test_every_entry_of_a_table_is_looked_at(slot: int) -> None:
+    state, memory = path(LONG, 7, 7, 7, 7)
+    memory.store(Physical(0x2000 + 8 * slot), 8, 0x87)
+    (note,) = as_read(state, held(memory), "tcg", QEMU, {})[1]
+    assert ONE_GIB in note
+
+
 PDPTES = "tcg-pdptes-are-entries"
 
 
@@ -111,6 +119,8 @@ def test_a_pdpte_that_is_present_and_accessed_is_one_that_tcg_has_read(
     read, notes = as_marked(state)
     assert (read != state) == marked
     assert [PDPTES in note for note in notes] == [True] * marked
+    for loaded in Cpu.in_mode(Mode.PAE, 0), LONG:
+        assert as_marked(loaded) == (loaded, ())
 
 
 def test_what_is_given_of_the_processor_stays() -> None:

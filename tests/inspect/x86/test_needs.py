@@ -411,6 +411,18 @@ def test_a_stack_at_the_end_of_4_gib_goes_on_from_there_no_further() -> None:
     assert str(need.where) == "0xfffffff8..0xffffffff"
 
 
+def test_a_gate_beyond_4_gib_is_none_outside_long_mode() -> None:
+    memory = BufferMemory(np.zeros(0x20 * PAGE, np.uint8))
+    registers = {"cpl": 0, "idt": 0xFFFF_FFF8, "idt_limit": 0xF, "rip": 0x2_0000}
+    cpu = Cpu.in_mode(Mode.BITS_32, ROOT)
+    found = needs.broken(Snapshot("", cpu, memory, None, registers=registers))
+    gates = [(str(one.where), one.detail) for one in found if one.rule == needs.IDT]
+    assert gates == [
+        ("0xfffffff8..0xffffffff", "vector 0: the entry is not present (4.7)"),
+        ("0x100000000..0x100000007", "vector 1: it lies beyond 4 GiB"),
+    ]
+
+
 def test_a_table_at_the_last_address_goes_on_no_further() -> None:
     memory = BufferMemory(np.zeros(0x20 * PAGE, np.uint8))
     registers = {"cpl": 0, "gdt": 2**64 - 8, "gdt_limit": 0x17}

@@ -101,6 +101,12 @@ def test_ram_ends_behind_the_last_that_is_used_and_behind_the_machine_s_own() ->
     assert found([24 * UNIT], []) == (0, 9 * UNIT)
 
 
+def test_no_number_of_other_tables_is_kept_at_the_cost_of_the_root() -> None:
+    """Which begins a piece; wherever else the machine's own is, two tables are."""
+    others = [at * UNIT + 0x1000 * n for at in (8, 16) for n in (1, 2)]
+    assert room(Cpu.long_mode(4, 0), [0, *others], [], 24 * UNIT) == (UNIT, 17 * UNIT)
+
+
 @pytest.mark.parametrize("first", [0, 1, UNIT - 1, UNIT, 3 * UNIT, 3 * UNIT + 1])
 @pytest.mark.parametrize("size", [1, UNIT - 1, UNIT, UNIT + 1, 5 * UNIT])
 def test_a_piece_of_memory_is_in_every_unit_that_it_touches(first: int, size: int) -> None:

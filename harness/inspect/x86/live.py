@@ -104,7 +104,7 @@ def _model(monitor: Monitor, given: Mapping[str, int]) -> tuple[dict[str, int], 
     if "page1gb" not in {**told, **given}:
         assumed.append("the processor has 1G pages, since QEMU does not show it (--no-page1gb)")
     width = monitor.cpu_property("phys-bits")
-    told["maxphyaddr"] = width if isinstance(width, int) and width in WIDTHS else WIDTHS[-1]
+    told["maxphyaddr"] = next((one for one in WIDTHS if one == width), WIDTHS[-1])
     if told["maxphyaddr"] != width and "maxphyaddr" not in given:
         assumed.append(f"MAXPHYADDR={WIDTHS[-1]}, since QEMU does not show it (--maxphyaddr)")
     return told, tuple(assumed)

@@ -407,7 +407,7 @@ def _moves(state: _State, found: Walk, access: Access) -> Iterator[_Move]:
     write, user = format.rights["write"], format.rights["user"]
     moves = [
         tuple(_Bits(where, user, 0) for where, raw in real if not raw & user),
-        *_on_leaf(state, *steps[-1], access, found.granted),
+        *_on_leaf(state, *steps[-1], access),
     ]
     if access.kind is Kind.FETCH:
         execute = format.rights.get("execute", 0)
@@ -425,7 +425,7 @@ def _moves(state: _State, found: Walk, access: Access) -> Iterator[_Move]:
     yield from filter(None, moves)
 
 
-def _on_leaf(state: _State, where: int, raw: int, access: Access, granted: int) -> Iterator[_Move]:
+def _on_leaf(state: _State, where: int, raw: int, access: Access) -> Iterator[_Move]:
     """Those that concern the page's own entry, and its protection key."""
     cpu, user = state.cpu, state.cpu.format.rights["user"]
     made, keyed, key = where in state.made, cpu.user_keys or cpu.supervisor_keys, key_of(raw)
@@ -434,8 +434,8 @@ def _on_leaf(state: _State, where: int, raw: int, access: Access, granted: int) 
             yield (_Bits(register, 0, bit << 2 * key),)
     if made:
         return
-    for rights in (granted | user, granted & ~user) if keyed else ():
-        keys = (one for one in range(formats.KEYS) if not key_denies(cpu, access, rights, one))
+    for whose in (user, 0) if keyed else ():
+        keys = (one for one in range(formats.KEYS) if not key_denies(cpu, access, whose, one))
         nearest = (
             min(keys, key=lambda one: (one ^ key).bit_count(), default=key) << formats.KEY_SHIFT
         )

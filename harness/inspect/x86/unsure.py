@@ -29,7 +29,7 @@ def others(snapshot: Snapshot, found: Translation) -> Iterator[tuple[str, str, C
     if highest >= NARROWEST:
         yield told, f"MAXPHYADDR={highest} or less", replace(cpu, maxphyaddr=highest)
     wrong = [one.raw & part.mask & ADDRESS for one in entries for part in one.parts if part.wrong]
-    if (width := max(wrong, default=0).bit_length()) > cpu.maxphyaddr:
+    if wrong and (width := max(wrong).bit_length()) > cpu.maxphyaddr:
         yield told, f"MAXPHYADDR={width} or more", replace(cpu, maxphyaddr=width)
 
 

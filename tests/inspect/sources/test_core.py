@@ -333,3 +333,16 @@ def test_the_rest_of_a_note_is_read_where_it_stands(
     assert (snapshot.cpu.ac, snapshot.cpu.maxphyaddr) == (ac, 52)
     told = {name: snapshot.registers[name] for name in ("cr2", "rip", "rsp", "cpl")}
     assert told == {"cr2": 0x1234, "rip": 0x5678, "rsp": 0x9ABC, "cpl": cs & 3}
+
+
+@pytest.mark.parametrize(("size", "enough"), [(432, True), (428, False)])
+def test_a_note_has_to_reach_to_cr4(tmp_path: Path, size: int, enough: bool) -> None:
+    """Which is the last that is read of it."""
+    whole = note()
+    short = struct.pack("<III", 5, size, 0) + whole[12 : 20 + size]
+    path = written(tmp_path / "core", [(0, bytes(0x1000))], short)
+    if enough:
+        assert opened(path).cpu.cr4 == CR4
+        return
+    with pytest.raises(SourceError, match="a note of processor 0 of 428 bytes, not 432"):
+        opened(path)

@@ -155,7 +155,7 @@ def test_of_a_mode_alone_all_is_on_but_what_is_said_to_be_off(mode: Mode) -> Non
         cpu = in_mode(mode.value, {off: True} if off else {})
         assert (cpu.mode, cpu.nxe) == (mode, True)
         assert cpu.cr4 & (Cr4.PGE | Cr4.PSE | Cr4.PKE | Cr4.PKS) == features & ~cr4
-    assert not in_mode(mode.value, {"no_nxe": True}).nxe
+    assert in_mode(mode.value, {"no_nxe": True}).efer == in_mode(mode.value, {}).efer & ~Efer.NXE
     for name in "page1gb", "pse36":
         assert getattr(in_mode(mode.value, {}), name)
         assert not getattr(in_mode(mode.value, {f"no_{name}": True}), name)

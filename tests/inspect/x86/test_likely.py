@@ -542,3 +542,18 @@ def test_a_pointer_of_32_bits_ends_where_its_addresses_do() -> None:
 )
 def test_letters_are_those_that_are_printed(octets: bytes, is_text: bool) -> None:
     assert (text(octets) is not None) is is_text
+
+
+@pytest.mark.parametrize(
+    ("size", "present", "named"),
+    [(0x2_0000, 1, True), (0x2_0000, 0, False), (1 << 24, 1, False)],
+)
+def test_a_table_that_is_in_memory_was_not_shifted_and_one_that_is_absent_is_none(
+    size: int, present: int, named: bool
+) -> None:
+    memory = BufferMemory(np.zeros(size, np.uint8))
+    memory.store(Physical(0x1000), 4, 0x1_5000 << 7 | 0x22 | present)
+    memory.store(Physical(0x1_5000), 4, 0x1023)
+    snapshot = Snapshot("", Cpu.in_mode(Mode.BITS_32, 0x1000), memory, (memory.span,))
+    guesses = translate(snapshot, Virtual(0)).stages[0].likely
+    assert any("was shifted left by 7 bits" in one for one in guesses) is named

@@ -411,6 +411,14 @@ def test_a_stack_at_the_end_of_4_gib_goes_on_from_there_no_further() -> None:
     assert str(need.where) == "0xfffffff8..0xffffffff"
 
 
+def test_the_address_of_a_handler_has_64_bits() -> None:
+    """Each bit that chooses a page, set in one; figure 6-8 of SDM volume 3A."""
+    for bit in range(12, 47):
+        target = CODE ^ 1 << bit
+        (need,) = needs.broken(World(idt={3: gate(target)}).snapshot())
+        assert (need.rule, need.where.first) == (needs.HANDLER, target)
+
+
 def test_a_gate_beyond_4_gib_is_none_outside_long_mode() -> None:
     memory = BufferMemory(np.zeros(0x20 * PAGE, np.uint8))
     registers = {"cpl": 0, "idt": 0xFFFF_FFF8, "idt_limit": 0xF, "rip": 0x2_0000}

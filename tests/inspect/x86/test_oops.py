@@ -227,6 +227,25 @@ def test_exceptions_belong_together_where_one_came_of_delivering_the_other() -> 
     assert note.endswith("then #DF with error code 0x0 at 0x2000.")
 
 
+@pytest.mark.parametrize("code", [0x2, 0x15, 0x8007])
+def test_the_code_of_an_exception_is_in_sixteens(code: int) -> None:
+    assert oops.read(exception(14, code, 0x2000)).code == code
+
+
+def test_addresses_are_as_wide_as_can_be_where_no_code_says_that_one_is_too_wide() -> None:
+    """As of a bad page map, which no access raised."""
+    widths = set()
+    for text in oopses.EVERY.values():
+        try:
+            report = oops.read(text)
+        except QuestionError:  # of another architecture
+            continue
+        if report.entries and (made := oops.alone(report, "", {})) is not None:
+            assert made.cpu.maxphyaddr == (52 if report.code is None else 40)
+            widths.add(made.cpu.maxphyaddr)
+    assert widths == {40, 52}
+
+
 def test_a_triple_fault_of_which_no_exception_is_logged_is_no_report() -> None:
     for text in "Triple fault\n", "check_exception old: 0x8 new 0xe\nTriple fault\n":
         with pytest.raises(QuestionError, match="none of the exceptions that led to it"):
@@ -315,6 +334,7 @@ def test_a_line_of_a_log_alone_is_a_page_fault() -> None:
         ("CR2=00000000", "CR2 is 0: no page fault was raised since the reset, or one at address 0"),
         ("CR2=8000000000000000", "CR2 0x8000000000000000 is not canonical, so that it is of no"),
         ("CR2=0000000000008003", "CR2 0x8003 is where RIP is: what could not be reached is the"),
+        ("CR2=0000000000008000", "CR2 0x8000 is where RIP is: what could not be reached is the"),
         ("CR2=000000000000800e", "CR2 0x800e is where RIP is: what could not be reached is the"),
         ("CR2=000000000000800f", "CR2 0x800f is the address of the last page fault."),
         ("CR2=0000000000007fff", "CR2 0x7fff is the address of the last page fault."),

@@ -169,7 +169,7 @@ def _reached(cpu: Cpu, paths: Paths, addresses: Words) -> tuple[Mask, Words]:
         # The page number begins at bit 10, and of 64 bits ends below 54.
         begins = (raw << np.uint64(10) >> np.uint64(20) << np.uint64(12)) & ~offset
         said = begins | addresses & offset
-        physical, leaf = np.where(here & ~leaf, said, physical), leaf | here
+        physical, leaf = np.where(leaf, physical, said), leaf | here
     return leaf, physical
 
 

@@ -24,7 +24,7 @@ from harness.check.matrix import Report
 from harness.check.product import Values, evenly
 from harness.check.quirk import expected_of
 from harness.check.riscv import fixtures, probes, quirks
-from harness.check.riscv.cases import STATES, Cases, Stated, of_places, of_space
+from harness.check.riscv.cases import Cases, Stated, of_places, of_space
 from harness.check.riscv.fixtures import new_live
 from harness.check.riscv.layouts import DESCRIBED, build
 from harness.check.riscv.live import ACCESSES, Live
@@ -294,7 +294,7 @@ def probed(
     with built_in(guest, layout, levels, build, entries) as (memory, cpu, frames, window):
         for (address, level), word in stored.items():
             paths = bulk.paths(memory, cpu.roots[0], np.array([address], np.uint64))
-            memory.store(Physical(int(paths.slot[level, 0])), 8, word)
+            memory.store(Physical(int(paths.slot[level, 0])), cpu.format.entry_bytes, word)
         leaves = bulk.leaves(memory, cpu.roots)
         every = of_space(cpu, memory, leaves.take(~within(leaves.virtual, window)), window)
         cases: Cases = every.take(evenly(len(every), count))
@@ -423,7 +423,8 @@ def test_what_rules_and_machines_say_is_put_into_words(
         assert asked.found.disagreed == asked.found.compared == 40
         assert len(asked.found.disagreements) == EXAMPLES
     monkeypatch.setattr(probes, "EXAMPLES", 1 << 16)
-    with probed(layout, levels, guest, 400) as (_, cpu, cases, results, found):
+    marked_before = {(0x40_5000, 0): 0x2100_00D7}
+    with probed(layout, levels, guest, 400, marked_before) as (_, cpu, cases, results, found):
         assert len(found.disagreements) == found.disagreed == len(cases) and not found.quirks
         none, seen = guest.image.enums["CAUSE_NONE"], set[str]()
         for lane, one in enumerate(found.disagreements):
@@ -451,7 +452,7 @@ def test_what_rules_and_machines_say_is_put_into_words(
             count = 0 if rules.level is None else levels - rules.level
             assert (0 if one.walk is None else len(one.walk.steps)) == count
             assert words == ", ".join(hex(word) for word in result["after"][:count].tolist())
-        assert seen >= {", sets 0x40 in the leaf", ", sets 0xc0 in the leaf"}
+        assert seen == {"", ", sets 0x40 in the leaf", ", sets 0xc0 in the leaf"}
 
 
 @contextmanager
@@ -484,6 +485,8 @@ def test_a_space_in_place_is_compared_and_a_question_about_it_asked_again(mode: 
     space = GuestSpace(guest, mode)
     rights, at = space.format.granting("read", "write", "execute"), Virtual(0x40_8000)
     space.map(at, space.frames(2), 0, rights).done()
+    with pytest.raises(Misuse, match="where there is no memory for tables"):
+        fixtures.compared(guest, space.memory, Cpu.in_mode(Mode(mode), guest.ram.base), None)
     plain, written = fixtures.compared(guest, space.memory, space.cpu, None)
     assert not plain.disagreed and not plain.not_comparable and not written.disagreed
     asked = Disagreement(PROBE, at, Stated(Kind.READ, user=False, sum=False, mxr=False), "", "")
@@ -514,8 +517,7 @@ def test_the_words_and_the_code_of_every_page_are_tried_but_for_the_window(mode:
 
 WAYS: Final = [
     Stated(kind, user, sum, mxr)
-    for sum, mxr in STATES
-    for user in (False, True)
+    for sum, mxr, user in product((False, True), repeat=3)
     for kind in (Kind.FETCH, Kind.READ, Kind.WRITE, Kind.AMO)
 ]
 

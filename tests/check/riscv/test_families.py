@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import permutations, product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,10 +29,11 @@ from harness.check.riscv.matrix.chain import (
 from harness.check.riscv.matrix.families import _TOP_INDEX, Family, families, lanes
 from harness.check.riscv.matrix.hart import MODES, Control, Hart
 from harness.check.riscv.matrix.judged import RiscvQuirk, expected
-from harness.check.riscv.matrix.run import MASKED, Batch, _news, _report, _shown
+from harness.check.riscv.matrix.run import MASKED, Batch, _news, _report, _shown, planned
 from harness.check.riscv.matrix.verdicts import expected_text, observed_text
 from harness.check.riscv.quirks import JUDGED
 from harness.check.riscv.replay import MatrixCase
+from harness.machine.errors import Misuse
 from harness.machine.ram import MIB
 from harness.machine.riscv.processor import MachineInfo
 from harness.paging.bulk import Walks
@@ -184,6 +186,15 @@ def test_outcomes_differ_in_what_can_be_seen_and_in_nothing_else() -> None:
         (replace(one, walks=replace(walks, raw=walks.raw ^ bit)), ~every),
     ):
         assert (one.differs(changed) == seen).all()
+
+
+def test_without_an_emulator_nothing_can_be_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    missing = "mode sv32: there is no qemu-system-riscv32 in PATH; mode sv48: there is no .*64 in"
+    with pytest.raises(Misuse, match=f"^{missing} PATH: name one with --qemu$"):
+        planned("quick", ["sv32", "sv48"], "tcg")
 
 
 VARIED = ("nowhere", "reserved", "napot", "canonical")
@@ -473,6 +484,17 @@ def test_a_hart_has_the_extensions_and_the_registers_that_its_guest_says(
             svrsw60t59b=has["svrsw60t59b"],
             svade=faults,
         )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_control_states_are_bits_of_registers(mode: str) -> None:
+    """ADUE is bit 61 of menvcfg, PBMTE bit 62, and PMM bits 33:32 of it and of senvcfg."""
+    hart = hart_of(mode)
+    for adue, pbmte, (s, u) in product((0, 1), (0, 1), ((0, 0), (2, 3), (3, 2))):
+        if hart.masks or not s:
+            cpu = hart.cpu(Control(bool(adue), bool(pbmte), s, u), RAM)
+            assert cpu.menvcfg == adue << 61 | pbmte << 62 | s << 32
+            assert (cpu.senvcfg, cpu.base, cpu.mode.value) == (u << 32, RAM, mode)
 
 
 def test_a_hart_that_lacks_what_a_control_state_sets_is_not_asked() -> None:

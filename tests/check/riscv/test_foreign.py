@@ -210,6 +210,12 @@ def test_each_page_and_each_row_that_is_wrong_is_told_as_it_is() -> None:
     assert told(compared((2 << 20, FRAME, 0x1000, "r----a-"), big, memory=memory)) == [
         (0x20_1000, second, short)
     ]
+    cut = "0x1800 bytes at 0x83000000 r----a-"
+    assert told(compared((2 << 20, FRAME, 0x1800, "r----a-"), big, memory=memory))[0] == (
+        0x20_1000,
+        second,
+        cut,
+    )
     half = "0x100000 bytes at 0x84000000 rw-u-ad"
     assert told(compared(small, (4 << 20, LARGE, 1 << 20, "rw-u-ad"), memory=memory)) == [
         (4 << 20, large, half),

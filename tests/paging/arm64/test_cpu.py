@@ -102,6 +102,15 @@ def test_bits_51_to_48_of_a_root_are_in_5_to_2_where_addresses_have_52_bits() ->
     assert short.low == Half("64K", 17, 0x4001_0010)
 
 
+@pytest.mark.parametrize("bit", [16, 47, *range(48, 52)])
+@pytest.mark.parametrize("high", [False, True])
+def test_each_bit_of_a_roots_address_is_where_the_manual_has_it(bit: int, high: bool) -> None:
+    half = Half("64K", 52, 1 << bit)
+    cpu = Cpu.of(None if high else half, half if high else None, output_bits=52)
+    assert (cpu.high if high else cpu.low) == half
+    assert (cpu.ttbr1 if high else cpu.ttbr0) == (1 << bit if bit < 48 else 1 << bit - 48 + 2)
+
+
 def test_a_root_beyond_the_output_size_is_none() -> None:
     cpu = Cpu.of(Half("4K", 48, 1 << 44), Half("4K", 48, 0x1000), output_bits=44)
     assert [root.span.last for root in cpu.roots] == [LAST]

@@ -195,6 +195,19 @@ def test_an_address_beyond_the_output_size_is_malformed_by_the_bits_that_are() -
     assert stage1("4K", 48, 40).decode(3 | 0x1F << 38, 0) == Malformed(7 << 40)
 
 
+@pytest.mark.parametrize("format", [K4, K16, K64, LPA2, LPA2_16, WIDE], ids=lambda one: one.name)
+def test_the_type_of_a_block_where_none_can_be_is_reserved_and_absent(format: Format) -> None:
+    for number, level in enumerate(format.levels):
+        blocks = number > 0 and level.leaf is not None
+        assert isinstance(format.decode(1, number), Leaf if blocks else Absent)
+        if not blocks:
+            what = "which has none" if number else "where pages have 0b11"
+            [one] = format.malformed(1, number)
+            assert one.mask == 3 and one.reason.endswith(
+                f"type 0b01 is reserved at L{3 - number}, {what}"
+            )
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

@@ -894,12 +894,15 @@ def watch(jobs: npt.NDArray[np.void], asked: Asked, spare: int) -> None:
 
 
 def from_root(asked: Asked, lane: int, result: np.void) -> str:
-    """The entries of a path before and after an access that told them, from the root down."""
-    steps = range(len(asked.paths.slot) - 1, int(asked.walks.level[lane]) - 1, -1)
-    return ", ".join(
-        f"{int(asked.paths.raw[level, lane]):#x} -> {int(new):#x}"
-        for level, new in zip(steps, result["after"], strict=False)
+    """The entries of a path before and after an access that told them, from the root down; "none"
+    where none is read, as of an address that no root serves."""
+    before, used = reversed(asked.paths.raw[:, lane]), reversed(asked.paths.used[:, lane])
+    told = (
+        f"{int(old):#x} -> {int(new):#x}"
+        for old, new, is_read in zip(before, result["after"], used, strict=False)
+        if is_read
     )
+    return ", ".join(told) or "none"
 
 
 def in_turn(asked: Asked, after: Words) -> Words:

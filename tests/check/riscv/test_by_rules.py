@@ -656,3 +656,20 @@ def test_what_a_guest_saw_of_a_space_that_changes_is_put_into_words(mode: str) -
                 assert int(word, 16) == 0xF0  # of data, which is 0 where none was read
             assert bool(mark) == (one.access.kind is Kind.READ and mode != "sv32")
             assert not mark or int(mark, 16) == marked(0xF0)
+
+
+def test_of_an_address_that_is_not_canonical_no_entries_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of the page above the lower half, beside one that is probed."""
+    monkeypatch.setattr("harness.check.live.EXAMPLES", 1 << 16)
+    guest: Any = Never(TEN, (), 64, 128 * MIB)
+    space = GuestSpace(guest, "sv39")
+    live, last = new_live(guest, space), (1 << 38) - 0x1000
+    space.map(Virtual(last), space.frames(1), 0, space.format.granting("read")).done()
+    live.probe(Span.of(last, 0x1000))
+    told = {
+        (one.address >= 1 << 38, one.observed.count("->"), one.observed.endswith(" down: none"))
+        for one in live.run().disagreements
+    }
+    assert told == {(False, 3, False), (True, 0, True)}

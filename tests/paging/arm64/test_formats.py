@@ -103,6 +103,18 @@ def test_the_type_is_read_by_the_level(name: str) -> None:
         assert isinstance(format.decode(3, number), Pointer if number else Leaf)
 
 
+@pytest.mark.parametrize("name", BLOCKS)
+def test_no_bit_that_has_a_name_is_one_of_an_address(name: str) -> None:
+    """With TCR_EL1.DS=1, where 4K and 16K have bits 51:50 of it, there is no SH."""
+    format, _ = BLOCKS[name]
+    for level in format.levels:
+        for shape in level.shapes:
+            assert not sum(shape.bits.values()) & (shape.address_mask | shape.reserved_mask)
+            if not shape.points:
+                assert ("SH" in shape.bits) == ("LPA2" not in name)
+                assert ("nT" in shape.bits) == (level is not format.levels[0])
+
+
 def test_tables_have_the_geometry_of_the_manual() -> None:
     def geometry(format: Format) -> list[tuple[int, int]]:
         return [(one.shift, one.index_bits) for one in format.levels]

@@ -163,7 +163,7 @@ def _label(here: Level, shape: Shape | None, mask: int) -> _Label:
         return _Label("RES0", Role.UNCHECKED, DESCRIPTORS, why="RES0, and not checked")
     if mask & PO_INDEX:  # of tables these are rights
         return _Label("POIndex", Role.IGNORED, PERMISSIONS, why=_WHY["POIndex"])
-    if mask & bits(59) and not shape.points:
+    if mask & bits(59):  # as above
         why = "free for software, or PBHA (FEAT_HPDS2), or AttrIndx[3] (FEAT_AIE)"
     elif shape.points or mask & bits(58, 55):
         why = "free for software"

@@ -54,7 +54,7 @@ def seen(monitor: Monitor, given: Mapping[str, int], memory: HeldMemory) -> Seen
         return Seen(cpu, tuple(system.assumed("QEMU's monitor")))
     shown = registers_of(monitor)
     system, notes = processor(shown)
-    host = _is_host(shown, shown.get("cpsr", 0) >> 2 & 3)
+    host = _is_host(shown)
     cpu = system.with_given(given).cpu(Features(tbid=authenticates_pointers(shown)))
     hold_tables(memory, cpu.roots)
     return Seen(cpu, (), notes, last_exception(shown, 2 if host else 1))
@@ -76,7 +76,7 @@ def processor(shown: Mapping[str, int]) -> tuple[SystemRegisters, tuple[str, ...
         raise SourceError(
             f"the processor is in AArch32 (PSTATE is {state:#x}), whose tables are not known here"
         )
-    host = _is_host(shown, state >> 2 & 3)
+    host = _is_host(shown)
     of = "EL2" if host else "EL1"
     names = {name: f"{name.upper()}_{of}" for name in ("ttbr0", "ttbr1", "tcr", "mair", "sctlr")}
     names |= {f"mmfr{number}": f"ID_AA64MMFR{number}_EL1" for number in range(3)}
@@ -109,9 +109,9 @@ def last_exception(shown: Mapping[str, int], el: int) -> dict[str, int]:
     return {ours: shown[theirs] for ours, theirs in names.items() if theirs in shown}
 
 
-def _is_host(shown: Mapping[str, int], el: int) -> bool:
+def _is_host(shown: Mapping[str, int]) -> bool:
     """Whether EL2&0 translates, which has two roots as EL1&0 has, under VHE."""
-    hcr = shown.get("HCR_EL2", 0)
+    el, hcr = shown.get("cpsr", 0) >> 2 & 3, shown.get("HCR_EL2", 0)
     if el == EL3:
         raise SourceError("the processor is at EL3, whose tables are not known here")
     if el == EL2 and not hcr & E2H:

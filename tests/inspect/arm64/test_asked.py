@@ -11,6 +11,7 @@ import pytest
 
 from harness.inspect.arm64.asked import ASKED
 from harness.inspect.arm64.decode import GROUP
+from harness.inspect.snapshot import QuestionError
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.arm64.access import Access, Allowed, Fault, Kind, Reason, outcome
@@ -39,6 +40,12 @@ def test_tables_have_one_to_five_levels_and_pages_of_4k_at_least() -> None:
 )
 def test_pointers_that_mean_something_are_of_64_bits(address: int, said: str) -> None:
     assert ASKED.pointer(CPU, Virtual(address)) == said
+
+
+def test_an_address_has_64_bits() -> None:
+    ASKED.check_address(CPU, Virtual((1 << 64) - 1))
+    with pytest.raises(QuestionError, match="no address 0x10000000000000000 of 64 bits"):
+        ASKED.check_address(CPU, Virtual(1 << 64))
 
 
 def test_contiguous_groups_are_the_manual_s() -> None:

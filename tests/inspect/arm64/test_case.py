@@ -105,8 +105,7 @@ def test_an_access_to_the_tables_of_a_case_comes_to_what_the_rules_say_of_it(mod
                 seen.add(wanted.why)
                 where = next(text for text in found.assumed if text.startswith("the root's table"))
                 root = (found.cpu.ttbr1 if control.high else found.cpu.ttbr0) & (1 << 48) - 1
-                if not control.beyond:
-                    assert f" {root:#x}, which" in where and root not in case.words
+                assert f" {root:#x}, which" in where and root not in case.words
     assert seen >= {"", "translation", "address size", "permission"}
 
 

@@ -11,7 +11,8 @@ import pytest
 from harness.check import layouts
 from harness.check.layouts import described
 from harness.inspect import architecture
-from harness.inspect.arm64.vmcoreinfo import registers
+from harness.inspect.arm64.vmcoreinfo import of_linux, registers
+from harness.inspect.snapshot import SourceError
 from harness.paging.memory import BufferMemory
 from tests.cli.commands import run
 
@@ -163,6 +164,16 @@ def test_the_tables_of_linux_are_those_of_its_vmcoreinfo() -> None:
         assert registers(VMCOREINFO.replace(line, b"X" + line)) == {}
     beyond = VMCOREINFO.replace(b"0xffff800040000000", b"0xffff8000c0000000")
     assert registers(beyond) == {}  # its root would be below address 0
+
+
+def test_of_several_kernels_in_memory_one_is_to_be_chosen() -> None:
+    other = VMCOREINFO.replace(b"0xffff800040000000", b"0xffff800040001000")
+    assert of_linux("it", [VMCOREINFO, b"", VMCOREINFO]) == registers(VMCOREINFO)
+    several = "it has VMCOREINFO of several kernels: choose one, --ttbr1 0x40002000 or --ttbr1 0x4"
+    with pytest.raises(SourceError, match=several):
+        of_linux("it", [VMCOREINFO, other])
+    with pytest.raises(SourceError, match="it does not record TCR_EL1 and TTBR1_EL1, and has no"):
+        of_linux("it", [b""])
 
 
 def test_memory_in_which_linux_left_it_needs_no_options(tmp_path: Path) -> None:

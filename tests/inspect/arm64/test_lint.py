@@ -195,6 +195,7 @@ EVERYTHING, RES0 = Features(), 1 << 6 | 1 << 35
     [
         (0, EVERYTHING, "4K", None),
         (Tcr.HA, EVERYTHING, "4K", None),
+        (Tcr.HA, EVERYTHING, "64K", None),
         (0, Features(hafdbs=0, lpa2=frozenset()), "4K", None),
         (Tcr.HA | Tcr.HD, EVERYTHING, "4K", None),
         (Tcr.HD, EVERYTHING, "4K", "HD=1 comes to nothing with HA=0"),

@@ -113,6 +113,14 @@ def test_the_last_of_the_aborts_that_qemu_logs_is_taken_and_they_are_counted() -
         assert (report.what, report.code) == (what, code)
 
 
+@pytest.mark.parametrize("name", [name for name in SAID if "at virtual" in oopses.EVERY[name]])
+def test_the_address_is_that_of_the_first_line_where_no_walk_is_printed(name: str) -> None:
+    lines = oopses.EVERY[name].splitlines(keepends=True)
+    left = "".join(line for line in lines if "pgd=" not in line)
+    assert left != oopses.EVERY[name] and oops.read(left).entries == ()
+    assert oops.read(left).address == oops.read(oopses.EVERY[name]).address is not None
+
+
 @pytest.mark.parametrize("exception", range(0x1E, 0x28))
 def test_aborts_of_qemu_s_log_are_those_of_four_classes(exception: int) -> None:
     text = oopses.QEMU.replace("0x96000045", hex(exception << 26 | 1 << 25 | 0x45))

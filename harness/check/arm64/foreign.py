@@ -80,9 +80,8 @@ def _foreign_translations(
         leads |= (found.reason == 0) & ~shut
     departs = left_out(monitor.engine_in_use(), monitor.version, cpu, found, counted)
     unbacked = (found.walks.end == End.UNBACKED) & ~departs
-    if unbacked.any():
-        reason = "a descriptor of the path has no memory behind it"
-        counted.not_comparable[reason] += int(unbacked.sum())
+    reason = "a descriptor of the path has no memory behind it"
+    counted.not_comparable[reason] += int(unbacked.sum())
     return compared(monitor, addresses, found, leads, departs | unbacked, counted)
 
 

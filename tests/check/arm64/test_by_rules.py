@@ -42,7 +42,8 @@ from harness.machine.arm64.processor import RAM_BASE
 from harness.machine.ram import MIB
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
-from harness.paging.arm64.access import Kind
+from harness.paging.arm64.access import Kind, Reason
+from harness.paging.arm64.bulk import REASONS, Outcomes
 from harness.paging.arm64.cpu import Features, Tcr
 from harness.paging.memory import BufferMemory, Mask, within
 from tests.check.arm64.by_rules import EPAN, MAX, ByRules
@@ -191,6 +192,26 @@ def test_what_a_machine_says_is_put_into_words() -> None:
                 assert says[3] == one.expected.removeprefix("ESR ").partition(":")[0]
             seen.add(says[2][:3])
     assert seen == {"no ", "ESR"}
+
+
+def test_a_reference_that_takes_what_is_absent_for_a_page_disagrees() -> None:
+    """It is asked, although by the descriptors there is nothing that the access could reach."""
+    plain, _ = asked(*SPACES["rights"], (10, 0, 13), DEPARTS[10, 0, 13])
+    absent = 0
+
+    def without_faults(*cases: Any) -> Outcomes:
+        nonlocal absent
+        found = of_cases(*cases)
+        invalid = found.reason == REASONS.index(Reason.INVALID)
+        absent = int(invalid.sum())
+        return replace(found, reason=np.where(invalid, np.uint8(0), found.reason))
+
+    of_cases = probes.of_cases
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probes, "of_cases", without_faults)
+        probed, _ = asked(*SPACES["rights"], (10, 0, 13), DEPARTS[10, 0, 13])
+    assert (probed.compared, probed.disagreed) == (plain.compared, absent) and absent > 10
+    assert probed.not_comparable == plain.not_comparable
 
 
 def test_a_walk_without_memory_ends_at_with_an_exception() -> None:
@@ -629,8 +650,9 @@ def test_each_departure_is_told_by_its_quirk_alone(name: str, version: tuple[int
         [*tried_on(qemu(version, one), some)] for one in (departs | {name}, departs - {name})
     ]
     for one in (*reports[0], *reports[1]):
-        counts = (*one.comparison.news.values(), *one.comparison.quirks.values())
-        assert all(counts)  # what does not show has no entry
+        counters = one.comparison.news, one.comparison.quirks
+        for counts in (*counters, one.by_rule, one.departed, one.disagreed):
+            assert all(counts.values())  # what does not show has no entry
     with_it, without = (total(one) for one in reports)
     quirk = getattr(quirks, name).name
     if name in departs:

@@ -297,6 +297,9 @@ def test_nothing_but_tables_and_code_is_written() -> None:
     assert not chain.data % 65536 and not chain.code % 65536  # each is the largest page there is
     for first, end in ((0, tables[0]), (tables[1], code[0]), (code[1], len(buffer))):
         assert (buffer[first:end] == 0xA5).all()
+    for granule, root in chain.window_roots.items():  # each in a room of its own, of 128K
+        room = buffer[root - RAM : root - RAM + 2 * 65536].view(np.uint64)
+        assert np.count_nonzero(room) == {"4K": 3, "16K": 3, "64K": 2}[granule]
     held = buffer[tables[0] : tables[1]].view(np.uint64)
     assert (
         np.count_nonzero(held) == 3 + 3 + 2
@@ -344,6 +347,14 @@ def test_tables_and_all_pages_and_blocks_that_can_be_are_varied(mode: str) -> No
     assert varied["table"] == set(every) - {0}
     for name in ("leaf", "place", "pair", "short"):
         assert varied[name] == leaves
+
+
+@pytest.mark.parametrize("most", [36, 44, 52])
+def test_output_sizes_are_tried_up_to_the_processor_s(most: int) -> None:
+    widths = (32, 36, 40, 42, 44, 48, 52)
+    for one in families("quick", "64k", Features(output_bits=most)):
+        if one.name == "size":
+            assert {control.ips for control in one.controls} == {*widths} - {*range(most + 1, 53)}
 
 
 def test_a_control_state_is_told_in_numbers() -> None:

@@ -474,6 +474,13 @@ def test_pages_can_be_as_far_up_as_the_output_size_reaches(
         built(parse(f"{head}{1 << bits:#x}\n", "far.toml"), levels)
 
 
+def test_a_layout_that_says_nothing_has_pages_of_4k_and_marks_kept() -> None:
+    cpu, _ = built(parse('title = "plain"\narch = "arm64"\nlevels = [3]\n', "plain.toml"), 3)
+    assert [half.granule for half in (cpu.low, cpu.high)] == ["4K", "4K"]
+    assert cpu.sets_access_flag and cpu.keeps_dirty_state
+    assert not (cpu.wxn or cpu.low.hpd or cpu.high.hpd or cpu.is_wide("4K"))
+
+
 def test_output_sizes_follow_the_processor() -> None:
     cpu, _ = built(load(LAYOUTS["smallest"]), 4, A72)
     assert cpu.output_bits(Half("4K", 48, 0)) == 44

@@ -166,15 +166,14 @@ class Batch:
     told: Callable[[Expected], Mask]
 
     def without(self, quirks: Sequence[Arm64Quirk]) -> Iterator[tuple[Arm64Quirk, Mask, Mask]]:
-        """Each quirk that makes a difference, with the lanes in which it does and those of them in
-        which the guest did as if it were not there."""
+        """Each quirk, if any makes a difference, with the lanes in which it does and those of them
+        in which the guest did as if it were not there."""
         if not self.rules.differs(self.by_engine).any():
             return
         for one in quirks:
             others = self.by(other for other in quirks if other is not one)
             should = self.by_engine.differs(others)
-            if should.any():
-                yield one, should, ~self.agree & self.told(others)
+            yield one, should, ~self.agree & self.told(others)
 
 
 def _report(chain: Chain, batch: Batch, quirks: Sequence[Arm64Quirk]) -> Report:

@@ -142,3 +142,17 @@ def test_pdptes_are_compared_as_tcg_reads_them_and_nothing_else_is_read_anew(
     reserved = 0x6 | 0x1E0 | -(1 << 40) & (1 << 64) - 1
     own = mode is Mode.PAE and checked is None
     assert found == (replace(cpu, pdptes_checked=reserved) if own else cpu)
+
+
+def test_an_access_of_x86_that_there_is_not_is_a_sentence() -> None:
+    asked = architecture.named("x86")
+    with pytest.raises(QuestionError, match="x86 has no access of the kind jump"):
+        asked.accesses("jump", None, False)
+    with pytest.raises(QuestionError):
+        asked.accesses("fetch", False, True)  # the processor's own are to data
+    with pytest.raises(QuestionError):
+        asked.accesses("read", True, True)  # and the supervisor's
+    assert {(one.kind.name, one.user) for one in asked.accesses(None, None, True)} == {
+        ("READ", False),
+        ("WRITE", False),
+    }

@@ -13,6 +13,7 @@ from harness.inspect.snapshot import RESERVING, QuestionError, Snapshot
 from harness.inspect.translation import Translation, translate
 from harness.inspect.x86 import entries
 from harness.inspect.x86.fault import SeenFault, compare, fitting, read_code
+from harness.inspect.x86.fault import told as told_of_x86
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Access, Fault, Kind, Reason, Vector, outcome
@@ -150,6 +151,11 @@ def test_a_code_is_of_each_architecture_that_knows_it(code: str, known: set[str]
     found = told_everywhere(code, 0x1000, None)
     assert found.keys() == {"x86", "riscv", "arm64", "s390", "power"}
     assert {arch for arch, one in found.items() if not isinstance(one, QuestionError)} == known
+
+
+def test_a_code_in_tens_is_asked_about() -> None:
+    with pytest.raises(QuestionError, match="the error code is 12: write 0x12, or 0xc if that is"):
+        told_of_x86("12", None, None)
 
 
 def test_an_address_that_cr2_never_holds_is_told_without_a_cpu() -> None:

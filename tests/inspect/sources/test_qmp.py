@@ -29,7 +29,7 @@ from harness.inspect.held import hold_tables, refuse
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import qmp
 from harness.inspect.translation import translate
-from harness.inspect.x86.live import _model, hold_beside
+from harness.inspect.x86.live import _control, _model, hold_beside
 from harness.machine.errors import MachineError, Misuse, ProtocolError
 from harness.machine.foreign import ForeignMonitor, conversation
 from harness.machine.monitor import ANSWER_LIMIT
@@ -615,3 +615,14 @@ def test_what_qemu_does_not_show_of_the_processor_is_assumed_unless_it_is_given(
             assert told == {"amd": amd, "maxphyaddr": 52}
             assert [one.partition(" ")[0] for one in assumed] == ["the", "MAXPHYADDR=52,"]
             assert _model(monitor, {"page1gb": 0, "maxphyaddr": 40}) == (told, ())
+
+
+def test_registers_that_qemu_does_not_show_are_named() -> None:
+    shown = {"CR0": 0x8000_0001, "CR3": 0x1000, "CR4": 0x20, "EFER": 0xD00, "EFL": 0x4_0000}
+    names = ("cr0", "cr3", "cr4", "efer")
+    assert _control(shown) == {"ac": True, **{name: shown[name.upper()] for name in names}}
+    assert not _control({**shown, "EFL": 0x8_0000, "RFL": 0x2})["ac"]
+    for missing, said in ({"CR4"}, "CR4"), ({"CR0", "EFER"}, "CR0 and EFER"):
+        rest = {name: value for name, value in shown.items() if name not in missing}
+        with pytest.raises(ProtocolError, match=f"info registers does not show {said.lower()}"):
+            _control(rest)

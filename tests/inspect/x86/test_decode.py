@@ -17,7 +17,7 @@ import pytest
 from harness.inspect.decode import Reading, Role, levels_of, named, read
 from harness.inspect.snapshot import QuestionError
 from harness.inspect.x86 import decode
-from harness.inspect.x86.mode import in_mode
+from harness.inspect.x86.mode import assumed, in_mode
 from harness.paging.entry import Absent, Entry, Leaf, Malformed, Pointer
 from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode, reserved_in_pdpte
 
@@ -159,6 +159,16 @@ def test_of_a_mode_alone_all_is_on_but_what_is_said_to_be_off(mode: Mode) -> Non
     for name in "page1gb", "pse36":
         assert getattr(in_mode(mode.value, {}), name)
         assert not getattr(in_mode(mode.value, {f"no_{name}": True}), name)
+
+
+def test_the_width_of_addresses_is_assumed_where_it_is_not_given() -> None:
+    cpu = in_mode(Mode.LEVEL_4.value, {})
+    wide, narrow = (read(cpu, 7 | 1 << bit, 0).entry for bit in (39, 35))
+    said = f"MAXPHYADDR is {cpu.maxphyaddr} (--maxphyaddr)"
+    reserved = ", and with 39 or less bit 39 of the address is reserved"
+    assert [*assumed(cpu, {}, [narrow, wide])] == [said + reserved]
+    assert [*assumed(cpu, {}, [narrow])] == [said]
+    assert [*assumed(cpu, {"maxphyaddr": cpu.maxphyaddr}, [wide])] == []
 
 
 FULL = Cpu.in_mode(Mode.LEVEL_5, 0, cr4=Cr4.PSE | Cr4.PGE | Cr4.PKE)

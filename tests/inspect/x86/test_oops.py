@@ -246,6 +246,15 @@ def test_addresses_are_as_wide_as_can_be_where_no_code_says_that_one_is_too_wide
     assert widths == {40, 52}
 
 
+def test_without_entries_no_more_of_the_processor_is_known_than_its_mode() -> None:
+    for text, paging in ((exception(14, 2, 0x2000), ["paging has 4 levels"]), (oopses.REMOVED, [])):
+        report = oops.read(text)
+        cpu, said = oops.bare(report, {})
+        assert said == [*paging, f"MAXPHYADDR is {cpu.maxphyaddr} (--maxphyaddr)"]
+        cpu, said = oops.bare(report, {"maxphyaddr": 46})
+        assert (cpu.maxphyaddr, said) == (46, paging)
+
+
 def test_a_triple_fault_of_which_no_exception_is_logged_is_no_report() -> None:
     for text in "Triple fault\n", "check_exception old: 0x8 new 0xe\nTriple fault\n":
         with pytest.raises(QuestionError, match="none of the exceptions that led to it"):

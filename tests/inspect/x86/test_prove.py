@@ -528,6 +528,14 @@ def test_pdptes_that_every_walk_reads_are_loaded_once_without_what_tcg_sets() ->
         module.loadable(Snapshot("", cpu, memory, (memory.span,)))
 
 
+def test_a_space_without_pdptes_maps_nothing() -> None:
+    memory = BufferMemory(np.zeros(0x2000, np.uint8))
+    for checked in None, 1 << 63:
+        cpu = replace(Cpu.in_mode(Mode.PAE, 0x1000), pdptes_checked=checked)
+        with pytest.raises(QuestionError, match="no PDPTE at 0x1000 is present: nothing is mapped"):
+            PROVER.loadable(Snapshot("", cpu, memory, None))
+
+
 def test_pdptes_in_registers_are_taken_as_they_are() -> None:
     memory = BufferMemory(np.zeros(0x2000, np.uint8))
     pae = Cpu.in_mode(Mode.PAE, 0x1000)

@@ -100,3 +100,19 @@ def test_tables_above_the_lowest_level_have_a_share_of_what_is_read() -> None:
     share = 512 * graph.LEADING
     assert (read(words, limit=2 * share).unread, read(words, limit=2 * share - 1).unread) == (0, 1)
     assert read(words, limit=share).tables == 2
+
+
+def test_what_was_not_read_stays_so_in_a_graph_without_some_tables() -> None:
+    """Of ten level-0 tables eight are read."""
+    words = [0] * 512 * 13
+    words[0], words[512] = 0x1007, 0x2007
+    words[1024:1034] = [0x3007 + 0x1000 * n for n in range(10)]
+    words[1536::512] = [0x9007] * 10
+    whole = read(words, limit=2 * 512 * graph.LEADING)
+    assert (whole.unread, whole.total) == (2, 10)
+    for number in range(8):
+        less = graph.without(whole, np.array([0x3000 + 0x1000 * number], np.uint64))
+        assert (less.unread, less.total) == (2, 10)
+        assert less.floors[2].child[:10].tolist() == [
+            -1 if one == number else one if one < 8 else -2 for one in range(10)
+        ]

@@ -361,6 +361,18 @@ def test_of_a_compressed_piece_the_place_in_the_file_says_nothing_of_zeros() -> 
     assert (ahead(0, 5), ahead(1, 5)) == (5, 0x105)
 
 
+def test_a_capture_has_as_many_frames_as_are_looked_at_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(avml({0: bytes(3 << 16)}))  # of 64 KiB each, behind the head of the stream
+    monkeypatch.setattr(capture, "MOST", 4)
+    assert capture.memory(Content.of_file(path)).backed == (Span(0, (3 << 16) - 1),)
+    monkeypatch.setattr(capture, "MOST", 3)
+    with pytest.raises(SourceError, match="has more than 3 blocks: convert it"):
+        capture.memory(Content.of_file(path))
+
+
 def test_a_piece_that_hides_many_costs_no_more_than_those_that_are_read() -> None:
     count = 1 << 19
     small = np.arange(1, count, dtype=np.uint64) * np.uint64(64)

@@ -655,6 +655,15 @@ def test_where_nothing_is_mapped_the_entries_meet_the_expectation(name: str) -> 
     assert made.unmet(expected) == []
 
 
+def test_of_some_bytes_the_page_is_made_that_has_them() -> None:
+    made = Made()
+    made.map(0x40_1000, 0, "uwx")
+    (found,) = made.unmet({Span.of(0x40_0010, 8): "urw-"})
+    assert found.missing is not None and found.missing.slot is not None
+    (entry,) = found.missing.entries
+    assert (found.missing.slot.address, entry.level, entry.page) == (0x3000, 0, True)
+
+
 def test_a_gap_in_what_was_to_be_mapped_leads_where_its_place_in_it_says() -> None:
     made = Made()
     made.map(0x40_0000, 0x90_0000, "ux", 2)

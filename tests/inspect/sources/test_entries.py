@@ -321,3 +321,19 @@ def test_of_given_words_the_others_are_not_known() -> None:
     words, known = memory.gather(np.append(both, np.uint64(0x1010)), 8)
     assert words.tolist() == [7, 0, 0]
     assert known is not None and known.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_width_of_addresses_is_assumed_where_it_counts_and_is_not_given(mode: Mode) -> None:
+    """Without PAE addresses have 32 bits whatever MAXPHYADDR is."""
+    for registers, said in (({}, mode is not Mode.BITS_32), ({"maxphyaddr": 40}, False)):
+        made = entries.snapshot("", [("PTE", 0x5003)], 0x1000, registers, mode)
+        assert ("MAXPHYADDR=40" in made.assumed) is said
+
+
+def test_pdptes_lie_below_4_gib_whatever_is_above_in_cr3() -> None:
+    """SDM 4.4.1: bits 63:32 are ignored."""
+    pairs = [("PDPTE", 0x2001), ("PDE", 0x3003), ("PTE", 0x5003)]
+    made = entries.snapshot("", pairs, 0x10, {"cr3": 1 << 40 | 0x1000}, Mode.PAE)
+    assert made.cpu.base == 0x1000
+    assert translate(made, Virtual(0x10)).physical == 0x5010

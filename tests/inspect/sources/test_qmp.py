@@ -496,6 +496,7 @@ FLAT_VIEW = """FlatView #0
 """
 REGISTERS = """RIP=0000000000000007 RFL=00040002 CPL=0
 CR0=80010011 CR2=0000000000000123 CR3=0000000000001000 CR4=00000020
+IDT=     0000000000009100 00000fff
 EFER=0000000000000d00"""
 TABLES = {0x1000: 0x2003, 0x2000: 0x3003} | {0x3000 + 8 * n: 0x4003 + 0x1000 * n for n in range(5)}
 """The level-0 tables are four in ROM, and the device."""
@@ -555,6 +556,7 @@ def test_what_a_qemu_shows_of_its_memory_is_kept_and_nothing_else_is_read_later(
     os.close(file)
     assert (found.title, found.cpu.cr3) == ("QEMU at x, processor 0", 0x1000)
     assert (found.registers["cr2"], found.cpu.ac) == (0x123, True)
+    assert (found.registers["idt"], found.registers["idt_limit"]) == (0x9100, 0xFFF)
     assert found.rom == (Span(0x4000, 0x7FFF),)
     assert found.backed == (Span(0, 0x3FFF), Span(0x4000, 0x7FFF), Span(0xA000, 0xFFFF))
     tables = [f"the level-0 table at {address:#x}" for address in range(0x4000, 0x9000, 0x1000)]

@@ -67,6 +67,7 @@ def test_the_frame_is_found_above_what_the_handler_saved(
     ("index", "word"),
     [
         (0, 0x100),  # no error code of a page fault
+        (0, 0x101),
         (0, 0x22),  # a key without a page
         (0, 0x6),  # the user's, in a frame of the kernel
         (1, 0x5000),  # not mapped

@@ -692,6 +692,12 @@ def test_a_general_protection_fault_is_read_and_its_address_explained(
         assert all(one["pointer"] for one in told["outcomes"])
 
 
+def test_with_4_levels_an_address_of_57_bits_is_not_canonical() -> None:
+    report = oops.read(oopses.REMOVED.replace("0xdead000000000108", "0x00ff000000000108"))
+    assert report.address == 0xFF_0000_0000_0108
+    assert not any("is canonical" in note for note in report.notes)
+
+
 def test_a_general_protection_fault_may_have_another_cause_than_its_address() -> None:
     canonical = oopses.REMOVED.replace("probably for non-canonical", "maybe for").replace(
         "0xdead000000000108", "0xffffc90000000008"

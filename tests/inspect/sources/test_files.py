@@ -303,3 +303,23 @@ def test_what_is_no_case_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "case").write_text(json.dumps({"case": "matrix"}))
     with pytest.raises(ValueError, match="holds no case: object missing required field"):
         opened(f"case:{tmp_path / 'case'}")
+
+
+@pytest.mark.parametrize(
+    ("first", "theirs"),
+    [(0x8000_0000, "RISC-V's machines have theirs (--satp)"), (0x9000_0000, None)],
+    ids=["RISC-V's", "no one's"],
+)
+def test_memory_that_begins_where_another_architecture_has_its_own_is_noted(
+    tmp_path: Path, first: int, theirs: str | None
+) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(bytes(0x1000))
+    assumed = opened(f"ram:{path}@{first:#x},cr3={first:#x}").assumed
+    said = [one for one in assumed if "(--cr3)" in one]
+    if theirs is None:
+        assert said == []
+    else:
+        (one,) = said
+        assert one.startswith("this is memory of x86 (--cr3), though it begins at 0x80000000")
+        assert one.endswith(theirs)

@@ -105,6 +105,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"{name} is no file or directory of harness")
         if len(path.parts) < 2 or path.parts[1] not in TESTS:
             parser.error(f"{name} is in none of the parts that are mutated: {', '.join(TESTS)}")
+    for word in asked.tests or ():
+        if "/" in word and not Path(word.partition("::")[0]).exists():
+            parser.error(f"--tests: there is no {word}")
     return asked
 
 

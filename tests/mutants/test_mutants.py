@@ -370,8 +370,18 @@ def test_what_is_listed_and_is_no_mutant_any_more_is_found(project: Path) -> Non
     assert len(outdated(equivalent(listed), {})) == 2
 
 
-@pytest.mark.parametrize("wrong", ["harness/paging/none.py", "tests", "harness/cli"])
-def test_what_is_not_mutated_is_refused(wrong: str, project: Path) -> None:
-    done = run(project, wrong)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["harness/paging/none.py"],
+        ["tests"],
+        ["harness/cli"],
+        ["harness/paging/toy.py", "--tests", "tests/paging/test_none.py"],
+    ],
+    ids=lambda arguments: arguments[-1],
+)
+def test_what_cannot_be_is_refused(arguments: list[str], project: Path) -> None:
+    wrong = arguments[-1]
+    done = run(project, *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and wrong in done.stderr

@@ -14,7 +14,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import inf, sqrt
 from pathlib import Path
@@ -50,6 +50,7 @@ LOADED = ("jinja2", "numpy", "pexpect", "elftools.elf.elffile", "qemu.qmp", "ric
 EQUIVALENT = "equivalent"
 
 Key = tuple[str, str, str, str]
+Endings = Iterator[tuple[Mutant, str]]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,7 +71,10 @@ def main(arguments: Sequence[str]) -> int:
             chosen = sample(of_part, asked.sample, rng) if asked.sample else of_part
             todo = [one for found in chosen.values() for one in found if key(one) not in listed]
             say = partial(print, flush=True)
-            endings = run(todo, asked.tests or tests, asked.jobs, asked.seconds, say)
+            tried = partial(run, jobs=asked.jobs, most=asked.seconds, say=say)
+            endings: Endings = tried(todo, asked.tests or tests)
+            if asked.then:
+                endings = one_after_the_other(endings, partial(tried, tests=asked.then))
             score = report(chosen, todo, endings)
             if score < LEAST[part]:
                 print(f"{part}: {score:.1%} is below {LEAST[part]:.0%}")
@@ -95,6 +99,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--tests", type=shlex.split, help="arguments for pytest: the tests to run, instead of all"
     )
+    parser.add_argument(
+        "--then", type=shlex.split, help="the same, for what lives: tests that cost more"
+    )
     asked = parser.parse_args(arguments)
     if not asked.module:
         asked.module = [f"harness/{part}" for part in TESTS]
@@ -105,9 +112,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"{name} is no file or directory of harness")
         if len(path.parts) < 2 or path.parts[1] not in TESTS:
             parser.error(f"{name} is in none of the parts that are mutated: {', '.join(TESTS)}")
-    for word in asked.tests or ():
+    for word in (*(asked.tests or ()), *(asked.then or ())):
         if "/" in word and not Path(word.partition("::")[0]).exists():
-            parser.error(f"--tests: there is no {word}")
+            parser.error(f"of tests there is no {word}")
     return asked
 
 
@@ -124,6 +131,20 @@ def sample(
         path: rng.sample(found, min(len(found), round(count * sqrt(len(found)) / weight)))
         for path, found in every.items()
     }
+
+
+def one_after_the_other(
+    endings: Iterable[tuple[Mutant, str]], then: Callable[[Sequence[Mutant]], Endings]
+) -> Endings:
+    """How mutants end, those that live once other tests have tried them too."""
+    lived = list[Mutant]()
+    for mutant, ending in endings:
+        if ending in (KILLED, TIME):
+            yield mutant, ending
+        else:
+            lived.append(mutant)
+    if lived:
+        yield from then(lived)
 
 
 def key(mutant: Mutant) -> Key:
@@ -149,7 +170,7 @@ def outdated(listed: dict[Key, str], every: dict[str, list[Mutant]]) -> list[Key
 
 
 def report(
-    chosen: dict[str, list[Mutant]], todo: Sequence[Mutant], tried: Iterator[tuple[Mutant, str]]
+    chosen: dict[str, list[Mutant]], todo: Sequence[Mutant], tried: Endings
 ) -> float:
     """Prints those that live as they come, and a table; the share that does not."""
     begin = time.monotonic()

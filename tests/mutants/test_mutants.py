@@ -235,6 +235,14 @@ def test_each_mutant_ends_as_its_tests_say(project: Path) -> None:
     assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
 
 
+def test_what_lives_is_tried_again_with_other_tests(project: Path) -> None:
+    toy, cheap = "harness/paging/toy.py", "tests/paging/test_toy.py::test_limit"
+    done = run(project, toy, "--tests", cheap, "--then", "tests/paging")
+    (total,) = (line.split() for line in done.stdout.splitlines() if line.startswith("all "))
+    assert total[3:6] == ["1", "2", "2"], "out of time, equivalent and living, as of all at once"
+    assert "1 tests take" in done.stdout, "of which no other kills"
+
+
 def test_what_was_recorded_is_kept_until_a_file_changes_unless_a_test_failed(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -474,13 +474,15 @@ class Reading:
 
     @property
     def physical(self) -> Words:
-        """Where a page of long mode puts the address; nothing that counts where there is none."""
-        offset: Words = (
-            np.uint64(1) << (9 * self.walked.level + 12).astype(np.uint64)
-        ) - np.uint64(1)
-        base: Words = (
-            self.walked.entry & np.uint64(_ones(self.asked.cpu.maxphyaddr - 1, 12)) & ~offset
-        )
+        """Where a page puts the address; nothing that counts where there is none."""
+        cpu, entry, level = self.asked.cpu, self.walked.entry, self.walked.level
+        pae = bool(cpu.cr4 >> 5 & 1)
+        offset_bits = ((9 if pae else 10) * level + 12).astype(np.uint64)
+        offset: Words = (np.uint64(1) << offset_bits) - np.uint64(1)
+        base: Words = entry & np.uint64(_ones(cpu.maxphyaddr - 1 if pae else 31, 12)) & ~offset
+        if not pae:  # of a page of 4M bits 20:13 are bits 39:32 of its address
+            high = entry >> np.uint64(13) & np.uint64(0xFF)
+            base |= np.where(level == 1, high << np.uint64(32), np.uint64(0))
         physical: Words = base | self.asked.cases.address & offset
         return physical
 

@@ -126,7 +126,7 @@ def test_the_second_reading_follows_the_rules(levels: int) -> None:
             assert bool(reading.allowed[lane]) == (by_rules.vector is None), shown
             if walk.level is not None:
                 assert reading.walked.level[lane] == walk.level, shown
-            if walk.end == "page" and levels > 3:
+            if walk.end == "page":
                 assert int(reading.physical[lane]) == walk.physical, shown
     outside = {Stop.OUTSIDE} if levels > 3 else {Stop.REFUSED} if levels == 3 else set()
     assert stops == {Stop.PAGE, Stop.ABSENT, Stop.RESERVED, Stop.UNBACKED} | outside

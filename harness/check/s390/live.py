@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from harness.check import live
 from harness.check.compare import PROBE, Comparison, Disagreement
-from harness.check.live import READ, WRITTEN, Asked, Flushed, watch
+from harness.check.live import READ, WRITTEN, Asked, Flushed, from_root, watch
 from harness.check.marks import mark, marked, put_marks
 from harness.check.s390.cases import SPACE_OF, SPACES
 from harness.check.s390.marks import CODE, CODE_BYTES, put_code
@@ -175,11 +175,10 @@ class Live(live.Live):
                 saw += f", the mark of {marked(found):#x}"
         else:
             saw = f"{named(int(result['code']))}, TEID {int(result['teid']):#x}"
-        entries = ", ".join(hex(int(word)) for word in result["after"][:levels])
         return Disagreement(
             oracle=PROBE,
             address=int(asked.address[lane]),
             access=Access(kind, bool(asked.user[lane]), SPACES[kind]),
             expected=rules,
-            observed=f"{saw}; entries from the root down: {entries}",
+            observed=f"{saw}; entries from the root down: {from_root(asked, lane, result)}",
         )

@@ -180,9 +180,9 @@ class Live(live.Live):
     def _told(self, asked: Accesses, lane: int, result: np.void) -> Disagreement:
         cases, writes, levels = asked.cases, asked.writes[lane], len(asked.paths.slot)
         found = int(result["after"][levels] if writes else result["data"])
-        steps = range(levels - 1, int(asked.walks.level[lane]) - 1, -1)
         marked = bool(asked.allowed[lane] and not writes)
-        before = [int(asked.paths.raw[level, lane]) for level in steps]
+        used = asked.paths.used[::-1, lane]
+        before = asked.paths.raw[::-1, lane][used].tolist()  # none where no root is for the address
         return Disagreement(
             oracle=PROBE,
             address=int(asked.address[lane]),

@@ -220,7 +220,7 @@ def observed_text(result: np.void, found: int, marked: bool, before: Iterable[in
     entries = ", ".join(
         f"{old:#x} -> {int(new):#x}" for old, new in zip(before, result["after"], strict=False)
     )
-    return f"{saw}; entries from the root down: {entries}"
+    return f"{saw}; entries from the root down: {entries or 'none'}"
 
 
 def fault_text(vector: int, error: int) -> str:

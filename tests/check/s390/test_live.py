@@ -94,6 +94,32 @@ def test_a_flush_that_is_withheld_is_seen(guest: Guest, space: GuestSpace) -> No
     assert "done, and the word is" in found.disagreements[0].observed
 
 
+def test_of_an_address_that_the_tables_do_not_reach_no_entries_are_told(
+    guest: Guest, space: GuestSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.check.live.EXAMPLES", 1 << 16)
+    monkeypatch.setattr(
+        Live, "_agree", lambda live, comparison, asked, *_: np.zeros(len(asked), np.bool_)
+    )
+    [root] = space.cpu.roots
+    last = root.span.last + 1 - PAGE
+    mapped(space, last - 3 * PAGE)
+    live = Live(guest, space.memory, space.cpu)
+    live.probe(Span.of(last, PAGE))
+    told = {
+        (
+            one.address > root.span.last,
+            one.observed.count("->"),
+            one.observed.endswith(" down: none"),
+        )
+        for one in live.run().disagreements
+    }
+    levels = len(space.format.levels)
+    # Beside the last of all 64-bit addresses is the first, of which the root has an entry.
+    beside = (False, 1, False) if root.span.last == 2**64 - 1 else (True, 0, True)
+    assert told == {(False, levels, False), beside}
+
+
 def test_ipte_flushes_the_entry_that_it_names_and_no_other(guest: Guest, space: GuestSpace) -> None:
     span = mapped(space)
     live = Live(guest, space.memory, space.cpu)

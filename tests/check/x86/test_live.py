@@ -199,6 +199,25 @@ def test_the_machine_sees_what_the_operation_made_of_the_tables(
     assert comparison.compared > 4 * 2 * pages
 
 
+def test_of_an_address_that_is_not_canonical_no_entries_are_told(
+    space: GuestSpace, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of the page above the lower half, beside one that is probed."""
+    monkeypatch.setattr("harness.check.live.EXAMPLES", 1 << 16)
+    monkeypatch.setattr(
+        Live, "_agree", lambda live, comparison, asked, *_: np.zeros(len(asked), np.bool_)
+    )
+    user, _ = canonical_halves(space.cpu.levels)
+    last = user.last + 1 - PAGE
+    space.map(Virtual(last), space.frames(1), 0, space.format.granting()).done()
+    live.probe(Span.of(last, PAGE))
+    told = {
+        (one.address > user.last, one.observed.count("->"), one.observed.endswith(" down: none"))
+        for one in live.run().disagreements
+    }
+    assert told == {(False, space.cpu.levels, False), (True, 0, True)}
+
+
 @pytest.mark.usefixtures("keeping")
 @pytest.mark.parametrize("name", NARROWING)
 def test_a_flush_that_is_withheld_shows(

@@ -26,7 +26,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -90,18 +90,25 @@ class Runs:
         """The tests that run a mutant's lines, or, where its file is imported anew, all of files
         that import it, since they may use what it defines.  Those come first that killed most so
         far, then the cheap ones; where not all can be run, those that run lines of the file have
-        half of the time, and the others half."""
+        half of the time, the others half, and each what the other half leaves."""
         here = self.lines.get(mutant.path, {})
         lines = here if anew else mutant.lines
         run = set[str]().union(*(here.get(line, ()) for line in lines)) & self.tests.keys()
         names = {name for name in self.tests if mutant.path in _imported_by(name)} if anew else run
-        upto: dict[str, float] = {}
-        groups = [group for group in (run, names - run) if group]
-        for group in groups:
-            cheap = sorted(group, key=lambda name: (self.tests[name], name))
-            upto |= zip(cheap, accumulate(self.tests[name] for name in cheap), strict=True)
-        within = [name for name in upto if upto[name] * len(groups) <= self.most]
-        return sorted(within or [*upto][:1], key=lambda name: (-self.deadly[name], upto[name]))
+        ours, theirs = self._upto(run), self._upto(names - run)
+        first = [
+            name
+            for upto, others in ((ours, theirs), (theirs, ours))
+            for name in upto
+            if upto[name] <= max(self.most / 2, self.most - max(others.values(), default=0))
+        ]
+        upto = ours | theirs
+        return sorted(first or [*upto][:1], key=lambda name: (-self.deadly[name], upto[name]))
+
+    def _upto(self, names: Iterable[str]) -> dict[str, float]:
+        """Seconds until each is done, the cheap ones first."""
+        cheap = sorted(names, key=lambda name: (self.tests[name], name))
+        return dict(zip(cheap, accumulate(self.tests[name] for name in cheap), strict=True))
 
     @functools.cached_property
     def limits(self) -> dict[str, float]:

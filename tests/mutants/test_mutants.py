@@ -357,6 +357,8 @@ def test_the_cheap_come_first_and_each_half_has_its_share_of_the_time(
         return [name.partition("::")[2] for name in runs.of(mutant, anew)]
 
     assert of(100, anew=True) == ["cheap", "apart", "near", "far", "dear"]
+    assert of(13, anew=True) == ["cheap", "apart", "near", "far", "dear"], "4.5 and 8 of 13"
+    assert of(12, anew=True) == ["cheap", "apart", "near", "far"]
     assert of(9, anew=True) == ["cheap", "apart", "near", "far"]
     assert of(6, anew=True) == ["cheap", "apart", "near"]
     assert of(8, anew=False) == ["cheap", "near", "dear"]

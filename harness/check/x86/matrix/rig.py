@@ -264,10 +264,12 @@ class Rig:
         def agreeing(quirk: FaultQuirk) -> Mask:
             known, lanes = (*self.quirks, quirk), wrong.copy()
             as_engine = replace(reading, lapses=lapses(known))
-            if not quirk.lanes(as_engine).any():
+            applies = quirk.lanes(as_engine)
+            if not applies.any():
                 return np.zeros_like(wrong)
             other = _judged_as(batch, question, as_engine, ())
-            lanes[wrong] = self._judged(Comparison(PROBE), other, results[wrong], known).agree
+            agree = self._judged(Comparison(PROBE), other, results[wrong], known).agree
+            lanes[wrong] = agree & applies
             return lanes
 
         report_strangers(comparison, self.guest, self.quirks, wrong, agreeing)

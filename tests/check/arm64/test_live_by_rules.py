@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from harness.check.arm64.fixtures import DEFAULT, LEVELS, new_live, new_space
 from harness.check.arm64.live import Live
 from harness.check.arm64.quirks import BLOCK_ANYWHERE, KEPT_CODE
 from harness.check.arm64.space import GuestSpace
+from harness.check.changes import RAM_BYTES, Change
 from harness.check.compare import Comparison
 from harness.check.marks import marked
 from harness.machine.ram import MIB
 from harness.paging.address import Span, Virtual
 from harness.paging.arm64.access import Kind
+from harness.paging.arm64.formats import stage1
 from tests.check.arm64.by_rules import ByRules
 from tests.check.arm64.samples import UNSAID
 from tests.check.tampered import looked_at, noted, passed_over
@@ -283,6 +286,16 @@ def test_the_plugin_s_spaces_have_the_levels_that_they_are_called_by() -> None:
         cpu = new_space(guest, levels).cpu
         assert (cpu.levels, name) == (levels, f"{levels}-level")
         assert cpu.low is not None and cpu.low.granule == "4K"
+
+
+@pytest.mark.parametrize("change", changes.CHANGES, ids=[one.name for one in changes.CHANGES])
+def test_the_library_asks_for_the_flush_of_each_row(change: Change) -> None:
+    """And accesses end as they must before and after it, at every level, on a machine that follows
+    every store."""
+    for level in change.levels(stage1("4K", 39, 48)):
+        guest: Any = ByRules((10, 0, 13), ram_bytes=RAM_BYTES)
+        guest.engine = replace(guest.engine, keeps_stale=False)
+        assert changes.execute(guest, "4K", 3, change, level) == []
 
 
 def test_software_s_bit_is_one_that_descriptors_leave_to_software(

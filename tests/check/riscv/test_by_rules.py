@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from harness.check.changes import RAM_BYTES, Change
 from harness.check.compare import EXAMPLES, PROBE, Comparison, Disagreement
 from harness.check.layouts import Layout, divided, load, parse, shipped
 from harness.check.marks import marked
 from harness.check.matrix import Report
 from harness.check.product import Values, evenly
 from harness.check.quirk import expected_of
-from harness.check.riscv import fixtures, probes, quirks
+from harness.check.riscv import changes, fixtures, probes, quirks
 from harness.check.riscv.cases import Cases, Stated, of_places, of_space
 from harness.check.riscv.fixtures import new_live
 from harness.check.riscv.layouts import DESCRIBED, build
@@ -43,6 +44,7 @@ from harness.check.tables import TABLE_BYTES, TableImage
 from harness.check.validation import Built, built_in
 from harness.machine.errors import Misuse
 from harness.machine.ram import MIB
+from harness.machine.riscv.processor import RAM_BASE
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.memory import Mask, within
@@ -625,6 +627,17 @@ def changed_in(guest: Any, mode: str) -> Live:
     live.flush(space.protect(Span.of(page + size, size), rights("read", "user")))
     live.probe(every)
     return live
+
+
+@pytest.mark.parametrize("mode", ["sv32", "sv39"])
+@pytest.mark.parametrize("change", changes.CHANGES, ids=[one.name for one in changes.CHANGES])
+def test_the_library_asks_for_the_flush_of_each_row(mode: str, change: Change) -> None:
+    """And accesses end as they must before and after it, at every level, on a machine that follows
+    every store."""
+    for level in change.levels(Cpu.in_mode(Mode(mode), RAM_BASE).format):
+        guest = qemu(mode, TEN, ram_bytes=RAM_BYTES)
+        guest.engine = replace(guest.engine, keeps_stale=False)
+        assert changes.execute(guest, mode, change, level) == []
 
 
 @pytest.mark.parametrize("version", DEPARTS)

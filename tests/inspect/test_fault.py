@@ -122,6 +122,8 @@ def test_the_bits_that_are_set_are_named(code: int, names: list[str]) -> None:
         (0x8000, "SGX without P"),
         (0x8009, "SGX without P, or with RSVD or PK"),
         (0x8021, "SGX without P, or with RSVD or PK"),
+        (0x81, "HLAT with P, without RSVD"),
+        (0x87, "HLAT with P, without RSVD"),
     ],
 )
 def test_what_no_processor_raises_is_said_to_be_so(code: int, beginning: str) -> None:
@@ -166,6 +168,12 @@ def test_an_address_that_cr2_never_holds_is_told_without_a_cpu() -> None:
         assert never not in read_code(6, None, cr2).hints
 
 
+@pytest.mark.parametrize("code", [0x80, 0x86, 0x89, 0x8F])
+def test_hlat_paging_faults_where_it_has_no_translation(code: int) -> None:
+    """P=0 or a reserved bit (SDM volume 3A, 4.7)."""
+    assert read_code(code).impossible == ()
+
+
 @pytest.mark.parametrize("code", [0x8001, 0x8003, 0x8005, 0x8007, 0x8015])
 def test_sgx_denies_what_all_else_has_let_pass(code: int) -> None:
     assert read_code(code).impossible == ()
@@ -187,7 +195,7 @@ def test_what_this_cpu_does_not_raise_is_said_to_be_so() -> None:
 
 def test_bits_that_a_kind_of_processor_sets_are_possible() -> None:
     """HLAT (bit 7) and SGX (15) of Intel, RMP (31) of AMD."""
-    for code in (0x81, 0x8001, 0x8000_0001):
+    for code in (0x80, 0x8001, 0x8000_0001):
         assert read_code(code).impossible == ()
     for bit in (8, 9, 14, 16, 30):
         assert read_code(1 << bit | 1).impossible != ()

@@ -143,6 +143,8 @@ def _impossible(code: int, cpu: Cpu | None) -> Iterator[str]:
         yield "SS with I: a shadow-stack access is to data"
     if code & _SGX and (not code & Error.P or code & (Error.RSVD | Error.PK)):
         yield "SGX without P, or with RSVD or PK: SGX is asked after all else has passed"
+    if code & _HLAT and code & Error.P and not code & Error.RSVD:
+        yield "HLAT with P, without RSVD: where HLAT paging has a translation it is never set"
     if cpu is None:
         return
     if code & Error.I and not cpu.reports_fetches:

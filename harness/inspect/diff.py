@@ -1,8 +1,9 @@
 """What is different between two spaces, or between two moments of one.
 
 Both are gone through together, from the roots down, and a pair of tables is looked at once for
-each pair of rights with which they are reached.  What counts is what addresses lead to: a table
-that has moved, or a large page split into small ones, is no difference of the pages below.
+each pair of rights with which they are reached, and for whether pointers make what lies below
+lasting.  What counts is what addresses lead to: a table that has moved, or a large page split into
+small ones, is no difference of the pages below.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.inspect.graph import Floor, Graph, RowKind, Rows, met, no_rows
+from harness.inspect.graph import (
+    Floor,
+    Graph,
+    RowKind,
+    Rows,
+    makes_lasting,
+    met,
+    no_rows,
+    with_lasting,
+)
 from harness.inspect.ranges import Range, Ranges, follow, of_rows, reduced, together
 from harness.inspect.snapshot import QuestionError
 from harness.paging import bulk
@@ -132,6 +142,7 @@ class _Half(NamedTuple):
     physical  of a page, where the part begins that these addresses lead to; the table that a
               self-map or a table not read is, or that has no memory
     granted   the rights with which the table is reached, or those of the page
+    lasting   whether a pointer on the way makes lasting what lies below, or the page
     """
 
     table: Counts
@@ -140,6 +151,7 @@ class _Half(NamedTuple):
     leaf: Bytes
     physical: Words
     granted: Words
+    lasting: Mask
 
 
 class _Pairs(NamedTuple):
@@ -156,7 +168,8 @@ class _Pairs(NamedTuple):
 class _Lanes(NamedTuple):
     """Slots of one side: their entries, and where these lead.
 
-    leaf  the level of the entry, above that of the slot where a larger page covers it
+    leaf     the level of the entry, above that of the slot where a larger page covers it
+    lasting  whether a pointer on the way makes it lasting
     """
 
     kind: Bytes
@@ -165,6 +178,7 @@ class _Lanes(NamedTuple):
     leaf: Bytes
     physical: Words
     granted: Words
+    lasting: Mask
 
 
 def diff(before: Graph, after: Graph) -> Difference:
@@ -305,7 +319,8 @@ def _nothing(n: int) -> _Half:
     """The side of pairs where there is nothing."""
     words = np.zeros(n, np.uint64)
     kind = np.full(n, RowKind.ABSENT, np.uint8)
-    return _Half(np.full(n, -1), kind, words, np.zeros(n, np.uint8), words, words)
+    never = np.zeros(n, np.bool_)
+    return _Half(np.full(n, -1), kind, words, np.zeros(n, np.uint8), words, words, never)
 
 
 def _compared(level: int, pairs: _Pairs, before: _Side, after: _Side) -> tuple[Difference, _Pairs]:
@@ -314,9 +329,10 @@ def _compared(level: int, pairs: _Pairs, before: _Side, after: _Side) -> tuple[D
     some, others = _lanes(before, level, pairs.before), _lanes(after, level, pairs.after)
     place = np.repeat(np.arange(len(pairs.base)), here.entries)
     sides = before, after
-    above = _rights_differ(*sides, pairs.before.granted, pairs.after.granted)[place]
+    above = _rights_differ(*sides, pairs.before.granted, pairs.after.granted)
+    above |= pairs.before.lasting != pairs.after.lasting
     # Most slots are the same, and nothing more is asked of them.
-    interesting = (some.kind != others.kind) | (some.raw != others.raw) | above
+    interesting = (some.kind != others.kind) | (some.raw != others.raw) | above[place]
     # But for entries that one side reads in another way than the other.
     interesting |= (some.leaf != others.leaf) | (before.always != after.always)
     interesting &= (some.kind != RowKind.ABSENT) | (others.kind != RowKind.ABSENT)
@@ -331,8 +347,8 @@ def _compared(level: int, pairs: _Pairs, before: _Side, after: _Side) -> tuple[D
         pairs.highest[place] | offset,
         pairs.paths[place],
         pairs.group[place],
-        _half(some, pairs.before, place),
-        _half(others, pairs.after, place),
+        _half(before.format, some, pairs.before, place),
+        _half(after.format, others, pairs.after, place),
     )
     down = (some.kind == RowKind.POINTER) | (others.kind == RowKind.POINTER)
     rights = _rights_differ(*sides, some.granted, others.granted)
@@ -377,7 +393,7 @@ def _lanes(side: _Side, level: int, half: _Half) -> _Lanes:
             for begin, end in zip(place[unbacked].tolist(), stop[unbacked].tolist(), strict=True):
                 kind[begin:end] = RowKind.UNBACKED
     blank = np.broadcast_to(np.uint64(0), len(kind))
-    return _Lanes(kind, raw, child, leaf, blank, blank)
+    return _Lanes(kind, raw, child, leaf, blank, blank, np.repeat(half.lasting, entries))
 
 
 def _lowered(format: Format, level: int, half: _Half) -> Words:
@@ -420,10 +436,11 @@ def _completed(
     return lanes._replace(physical=physical, granted=granted)
 
 
-def _half(lanes: _Lanes, half: _Half, place: Counts) -> _Half:
+def _half(format: Format, lanes: _Lanes, half: _Half, place: Counts) -> _Half:
     """Lanes as sides of the pairs below them; `place` is the pair that each is of."""
     points = lanes.kind == RowKind.POINTER
     raw = np.where(half.table[place] >= 0, lanes.raw, half.raw[place])
+    lasting = lanes.lasting | points & makes_lasting(format, lanes.raw)
     return _Half(
         np.where(points, lanes.child, -1),
         np.where(points, np.uint8(RowKind.ABSENT), lanes.kind),
@@ -431,6 +448,7 @@ def _half(lanes: _Lanes, half: _Half, place: Counts) -> _Half:
         np.where(points, np.uint8(0), lanes.leaf),
         np.where(points, np.uint64(0), lanes.physical),
         lanes.granted,
+        lasting,
     )
 
 
@@ -455,12 +473,14 @@ def _changes(format: Format, level: int, some: _Lanes, others: _Lanes, rights: M
     there = (some.kind != RowKind.ABSENT) & (others.kind != RowKind.ABSENT)
     same = some.kind == others.kind
     note(Change.KIND, there & ~same)
-    differ = some.raw ^ others.raw
     pages = (some.kind == RowKind.PAGE) & same
     loops = (some.kind == RowKind.SELF_MAP) & same
-    note(Change.KIND, (some.kind == RowKind.MALFORMED) & same & (differ != 0))
+    note(Change.KIND, (some.kind == RowKind.MALFORMED) & same & (some.raw != others.raw))
     note(Change.MOVED, (pages | loops) & (some.physical != others.physical))
     note(Change.RIGHTS, (pages | loops) & rights)
+    # A page is no more lasting by its own entry than by a pointer.
+    ways = (with_lasting(format, side.raw, side.lasting) for side in (some, others))
+    differ = np.bitwise_xor(*ways)
     others_ = seen & ~(address | used | format.rights_mask)
     own = differ & np.uint64(format.rights_mask) != 0
     note(Change.ATTRIBUTES, pages & ((differ & np.uint64(others_) != 0) | own & ~rights))
@@ -497,6 +517,7 @@ def _rows(side: _Side, level: int, pairs: _Pairs, half: _Lanes) -> Rows:
         slots=np.ones(n, np.int64),
         above=half.granted,
         granted=half.granted,
+        lasting=half.lasting,
         paths=pairs.paths,
         group=pairs.group,
         view=np.full(n, -1),

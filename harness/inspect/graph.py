@@ -1,5 +1,6 @@
 """The tables of a space as the graph that they are: each is read once a level and looked at once
-for each set of rights with which it is reached, however many addresses lead there.
+for each set of rights with which it is reached, and for whether a pointer on the way makes what
+lies below lasting, however many addresses lead there.
 
 A space of a few tables can have billions of pages.  What is asked of whole spaces is asked of
 this graph, so that its cost is that of the tables, and pages come with the number of their
@@ -268,6 +269,7 @@ class Rows:
     slots     how many slots the row stands for: 1, of UNBACKED more
     above     the rights that the entries on the way give together
     granted   those that are left with the row's own
+    lasting   whether a pointer on the way makes the row lasting (`Flushing.lasting_tables`)
     paths     at how many addresses the row is, all with these rights
     group     rows with the same number have their addresses at the same distances from another
     view      which table it is in, and with which rights that was reached: rows with the same
@@ -286,6 +288,7 @@ class Rows:
     slots: Counts
     above: Words
     granted: Words
+    lasting: Mask
     paths: Words
     group: Counts
     view: Counts
@@ -308,12 +311,14 @@ class _Views(NamedTuple):
     """Tables of a floor, by number, each as it is reached with certain rights.
 
     base, highest  the first address of the lowest and of the highest span that it serves
+    lasting        whether a pointer on the way makes lasting what lies below
     """
 
     table: Counts
     base: Words
     highest: Words
     granted: Words
+    lasting: Mask
     paths: Words
     group: Counts
     window: Mask
@@ -360,7 +365,7 @@ def rows(
                 loops = (block.kind == RowKind.SELF_MAP) & followed
                 if loops.any():
                     block.shown[loops] = under[0].pages[child[loops]]
-                leading.append(_leading(block.take(followed), child[followed]))
+                leading.append(_leading(format, block.take(followed), child[followed]))
             loops = (block.kind == RowKind.SELF_MAP) & ~block.window
             if not pointers:
                 block = block.take(~followed if each is not None else ~followed | loops)
@@ -401,6 +406,7 @@ def _roots(graph: Graph) -> _Views:
         floor.base,
         floor.base,
         np.full(n, graph.format.rights_mask, np.uint64),
+        np.zeros(n, np.bool_),
         np.ones(n, np.uint64),
         np.zeros(n, np.int64),
         np.zeros(n, np.bool_),
@@ -442,6 +448,7 @@ def _looked_at(format: Format, floor: Floor, views: _Views, number: int) -> tupl
         slots,
         above,
         granted,
+        views.lasting[place],
         views.paths[place],
         views.group[place],
         place + number,
@@ -469,12 +476,34 @@ def _meets(block: Rows, size: int, span: Span) -> Mask:
     return inside
 
 
-def _leading(block: Rows, child: Counts) -> _Views:
+def _leading(format: Format, block: Rows, child: Counts) -> _Views:
     """Pointers as views of the tables that they lead to, one a pointer."""
     window = block.window | (block.kind == RowKind.SELF_MAP)
     return _Views(
-        child, block.virtual, block.highest, block.granted, block.paths, block.group, window
+        child,
+        block.virtual,
+        block.highest,
+        block.granted,
+        block.lasting | makes_lasting(format, block.raw),
+        block.paths,
+        block.group,
+        window,
     )
+
+
+def makes_lasting(format: Format, pointers: Words) -> Mask:
+    """Which pointers make lasting what lies below."""
+    if format.flushing is None or not format.flushing.lasting_tables:
+        return np.zeros(len(pointers), np.bool_)
+    found: Mask = pointers & np.uint64(format.lasting) != 0
+    return found
+
+
+def with_lasting(format: Format, raw: Words, lasting: Mask) -> Words:
+    """Entries with the bit that makes pages lasting where pointers on the way do."""
+    if not lasting.any():
+        return raw
+    return np.where(lasting, raw | np.uint64(format.lasting), raw)
 
 
 def _whole(views: _Views, size: int, span: Span | None) -> Mask:
@@ -487,11 +516,12 @@ def _whole(views: _Views, size: int, span: Span | None) -> Mask:
 
 
 def _met(format: Format, views: _Views, whole: Mask, groups: int) -> tuple[_Views, int]:
-    """Views of the same table with the same rights, joined; and the number of the next group.
+    """Views of the same table that are alike but for their addresses, joined; and the number of
+    the next group.
 
     One that is not whole stays alone.
     """
-    key = views.table
+    key = views.table << 1 | views.lasting
     for right in format.rights.values():
         key = key << 1 | (views.granted & np.uint64(right) != 0)
     key = np.where(whole, key << 1 | views.window, -1 - np.arange(len(key)))
@@ -548,6 +578,7 @@ def _left_out(level: int, views: _Views, floor: Floor) -> Rows:
         np.ones(n, np.int64),
         views.granted,
         views.granted,
+        views.lasting,
         views.paths,
         views.group,
         np.full(n, -1, np.int64),
@@ -571,6 +602,7 @@ def no_rows() -> Rows:
         slots=counts,
         above=words,
         granted=words,
+        lasting=mask,
         paths=words,
         group=counts,
         view=counts,

@@ -20,7 +20,7 @@ from harness.inspect import architecture, decode, garbage, graph
 from harness.inspect.architecture import Types, never_withheld
 from harness.inspect.decode import Reading
 from harness.inspect.garbage import Extents, Garbage, covered, words_of
-from harness.inspect.graph import Graph, RowKind, Rows
+from harness.inspect.graph import Graph, RowKind, Rows, with_lasting
 from harness.inspect.ranges import Range, Ranges, merged, of_rows, together
 from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.inspect.tour import lines
@@ -236,7 +236,8 @@ def _address_zero(space: LintSpace, rows: Rows) -> Mask:
 def _global_user(space: LintSpace, rows: Rows) -> Mask:
     format = space.graph.format
     mask = format.fleeting or format.levels[rows.level].bits.get("G", 0)
-    marked = (rows.raw & np.uint64(mask) != 0) != bool(format.fleeting)
+    raw = with_lasting(format, rows.raw, rows.lasting)
+    marked = (raw & np.uint64(mask) != 0) != bool(format.fleeting)
     marked &= space.own.globals(space.cpu)
     found: Mask = pages_of(rows) & space.has(rows, "user") & marked
     return found

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from harness.inspect import graph as graphs
-from harness.inspect.graph import RowKind, Rows
+from harness.inspect.graph import RowKind, Rows, with_lasting
 from harness.paging.address import Span
 from harness.paging.bits import address_mask, offending_bits, read_by_machine
 from harness.paging.bulk import Bytes, Counts, granted_by
@@ -41,7 +41,8 @@ class Range(NamedTuple):
     granted       the rights that the entries from a root to here give together
     own           the rights that its own entries give
     bits          what its entries have in common: of pages all bits that the machine reads but
-                  the address, accessed and dirty; of malformed entries the reserved bits
+                  the address, accessed and dirty, and the lasting bit where pointers give it;
+                  of malformed entries the reserved bits
     raw           the first entry
     physical      where the first page lies; of a self-map or a table not read the table that it
                   leads to, of a table without memory where it is
@@ -87,9 +88,10 @@ class Range(NamedTuple):
 class Ranges:
     """Ranges in order of their first addresses, a column a field of `Range`, shape (n,).
 
-    tail   the physical address after the last page
-    group  ranges with the same number have their aliases at the same distances from one another
-    view   the table, as it is reached, in which all of the range is; -1 where it is in several
+    lasting  whether a pointer on the way makes the pages lasting, whatever their own `bits` say
+    tail     the physical address after the last page
+    group    ranges with the same number have their aliases at the same distances from one another
+    view     the table, as it is reached, in which all of the range is; -1 where it is in several
     """
 
     format: Format
@@ -99,6 +101,7 @@ class Ranges:
     pages: Counts
     granted: Words
     bits: Words
+    lasting: Mask
     raw: Words
     physical: Words
     tail: Words
@@ -148,6 +151,7 @@ class Ranges:
         columns["size"] = self.size.tolist()
         columns["last"] = (self.end - np.uint64(1)).tolist()
         columns["own"] = self.own.tolist()
+        columns["bits"] = with_lasting(self.format, self.bits, self.lasting).tolist()
         columns["kind"] = map(RowKind, columns["kind"])
         return map(Range._make, zip(*(columns[name] for name in Range._fields), strict=True))
 
@@ -239,6 +243,7 @@ def of_rows(format: Format, rows: Rows, exact: bool = False) -> Ranges:
         pages=rows.slots,
         granted=rows.granted,
         bits=_in_common(format, rows, exact),
+        lasting=pages & rows.lasting,
         raw=rows.raw,
         physical=rows.physical,
         tail=np.where(pages, rows.physical + size, rows.physical),
@@ -260,7 +265,9 @@ def of_rows(format: Format, rows: Rows, exact: bool = False) -> Ranges:
 def _in_common(format: Format, rows: Rows, exact: bool) -> Words:
     """What neighbours must have in common besides rights, to be one range."""
     mask = _compared(format, rows.level, exact)
-    common = rows.raw & np.uint64(mask)
+    # Where a pointer makes all lasting it is only to `exact` that their own bit tells them apart.
+    raw = rows.raw if exact else with_lasting(format, rows.raw, rows.lasting)
+    common = raw & np.uint64(mask)
     odd = rows.kind != RowKind.PAGE
     raw = rows.raw[odd]
     wrong = offending_bits(format, rows.level, raw)
@@ -298,7 +305,7 @@ def merged(ranges: Ranges, exact: bool = False) -> Ranges:
 def follow(ranges: Ranges, exact: bool = False) -> Mask:
     """Which ranges, from the second on, can be joined to the one before; shape (n - 1,)."""
     follows: Mask = ranges.end[:-1] == ranges.first[1:]
-    for name in ("level", "kind", "granted", "bits", "group"):
+    for name in ("level", "kind", "granted", "bits", "lasting", "group"):
         column = getattr(ranges, name)
         follows &= column[1:] == column[:-1]
     if exact:
@@ -355,7 +362,7 @@ def folded(ranges: Ranges) -> Ranges:
     candidates = np.flatnonzero(plain)
     keys = [
         getattr(ranges, name)[candidates]
-        for name in ("pages", "repeated", "bits", "granted", "physical", "view")
+        for name in ("pages", "repeated", "bits", "lasting", "granted", "physical", "view")
     ]
     order = np.lexsort(keys)
     candidates = candidates[order]

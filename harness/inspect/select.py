@@ -15,7 +15,7 @@ from harness.check import where
 from harness.check.keys import LETTERS, in_units
 from harness.inspect import architecture
 from harness.inspect.architecture import Types
-from harness.inspect.graph import RowKind, Rows
+from harness.inspect.graph import RowKind, Rows, with_lasting
 from harness.inspect.ranges import Chosen
 from harness.inspect.snapshot import QuestionError
 from harness.paging.bulk import Bytes, granted_by
@@ -45,9 +45,10 @@ def condition(cpu: Cpu, types: Types, text: str) -> Chosen:
     full and by their first letters, which are those that all entries give together, and with
     CR0.WP=0 writing too, which the supervisor then does everywhere; with `granted-` before them
     those that all entries give, and with `own-` those that the page's entry gives; A, D and other
-    single bits of a page's entry; `shared`, of what is at several addresses because tables are.
-    Others: level, size, kind, type, and the fields of an entry (`KEY=3`).  A row that is no page
-    has the rights of its way, and no bits.
+    single bits of a page's entry, of which one that makes pages global may be a pointer's;
+    `shared`, of what is at several addresses because tables are.  Others: level, size, kind, type,
+    and the fields of an entry (`KEY=3`).  A row that is no page has the rights of its way, and no
+    bits.
     """
     columns, axes = _columns(cpu, types)
     try:
@@ -94,10 +95,10 @@ def _columns(cpu: Cpu, types: Types) -> tuple[dict[str, _Column], where.Axes]:
                 add(f"granted-{name}", _granted(bit), range(2))
                 add(f"own-{name}", _own(format, bit), range(2))
     for name, bit in (("A", format.accessed), ("D", format.dirty)):
-        add(name, _bit(dict.fromkeys(range(len(format.levels)), bit)), range(2))
+        add(name, _bit(dict.fromkeys(range(len(format.levels)), bit), format), range(2))
     for name, masks in _fields(format).items():
         width = max(mask.bit_count() for mask in masks.values())
-        add(name, _bit(masks), range(1 << width))
+        add(name, _bit(masks, format), range(1 << width))
     sizes = [in_units(level.size) for level in format.levels]
     numbers = [format.number(level) for level in range(len(format.levels))]
     add("level", lambda rows: np.array(numbers[rows.level]), iter(numbers))
@@ -129,12 +130,14 @@ def _own(format: Format, bit: int) -> _Column:
     return own
 
 
-def _bit(masks: Mapping[int, int]) -> _Column:
-    """A field of pages, by the mask that it has at each level; 0 of all else."""
+def _bit(masks: Mapping[int, int], format: Format) -> _Column:
+    """A field of pages, by the mask that it has at each level; 0 of all else.  What makes pages
+    lasting counts where a pointer on the way has it, too."""
 
     def field(rows: Rows) -> npt.NDArray[Any]:
         mask = masks.get(rows.level, 0)
-        value = (rows.raw & np.uint64(mask)) >> np.uint64(
+        raw = with_lasting(format, rows.raw, rows.lasting)
+        value = (raw & np.uint64(mask)) >> np.uint64(
             (mask & -mask).bit_length() - 1 if mask else 0
         )
         return np.where(rows.kind == RowKind.PAGE, value, np.uint64(0))

@@ -261,7 +261,8 @@ _RANGE: Final = {
     "memory_type": _or_null(_a("memory_type", "Of pages, by `pat`; null of all else.")),
     "common": _hex(
         "What its entries have in common: of pages all bits that the machine reads but the"
-        " address, A and D; of malformed entries the reserved bits."
+        " address, A and D, and the bit that makes them global where a pointer has it; of malformed"
+        " entries the reserved bits."
     ),
     "raw": _hex("The first entry."),
     "physical": _hex(

@@ -464,7 +464,7 @@ def _backward(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
             snapshot,
             virtual=hex(address),
             seen=reports.seen_object(cpu.architecture, seen, address, rip),
-            given=bool(found.giving),
+            given=None if found.unknown else bool(found.giving),
             explanations=list(found.explanations),
             outcomes=[reports.as_object(cpu, one) for one in found.giving or found.instead],
         )

@@ -150,6 +150,8 @@ class Architecture:
                    it is assumed: what was, and what it is there
     alike          whether an access ends in the same way there
     pointer        what an address probably is that was never meant as one, a phrase, if anything
+    rootless       the register that leads to the root of an address, by the rule that there is
+                   none; None for another rule
     withheld       the right that entries withhold, by the access and its fault; None where it is
                    none alone
     of_address     whether a fault is about the address alone, whatever entries say
@@ -218,6 +220,7 @@ class Architecture:
     masking: str = ""
     above: Callable[[State, int], tuple[Index, int] | None] = lambda _, __: None
     unknown: Callable[[Any], bool] = lambda _: False
+    rootless: Callable[[Virtual, Any], str | None] = lambda _, __: None
     elsewhere: tuple[tuple[int, str, str], ...] = ()
     others: Callable[[Snapshot, Translation], Iterable[tuple[str, str, State]]] = lambda _, __: ()
     alike: Callable[[Any, Any], bool] = lambda one, other: bool(one == other)

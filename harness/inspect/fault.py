@@ -12,7 +12,7 @@ from harness.architectures import NAMES, has, module_of
 from harness.inspect import architecture
 from harness.inspect.remedy import Remedy
 from harness.inspect.snapshot import QuestionError, Snapshot
-from harness.inspect.translation import Stage, Translation, is_backed, translate
+from harness.inspect.translation import Stage, Translation, is_backed, translate, unrooted
 from harness.paging.address import Physical, Virtual
 from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
@@ -35,6 +35,7 @@ class Explanation:
     otherwise    what else it comes to where what was assumed of the processor is not so
     pointer      what the address probably is that was never meant as one, a phrase; None where it
                  looks like any other, and where the access is allowed
+    unrooted     the register without which it is not known, since it leads to the root
     """
 
     access: Any
@@ -47,6 +48,12 @@ class Explanation:
     elsewhere: tuple[Elsewhere, ...] = ()
     otherwise: tuple[Otherwise, ...] = ()
     pointer: str | None = None
+    unrooted: str | None = None
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it is not known, for want of an entry or a root that is not given."""
+        return self.translation.unknown or self.unrooted is not None
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,11 @@ class Reproduction:
     giving: tuple[Explanation, ...]
     instead: tuple[Explanation, ...]
     explanations: tuple[str, ...]
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it is not known what the tables give, for want of a root."""
+        return not self.giving and any(one.unrooted for one in self.instead)
 
 
 class Faults(Protocol):
@@ -190,7 +202,8 @@ def _explained(
     cpu, memory, asked = snapshot.cpu, snapshot.memory, architecture.of(snapshot.cpu)
     answer = asked.outcome(cpu, memory, address, access)
     lost = asked.unknown(answer)
-    unknown = found.unknown
+    root = unrooted(snapshot, found.address, getattr(answer, "reason", None))
+    unknown = found.unknown or root is not None
     passes = isinstance(answer, asked.allowed)
     found_changes = () if passes or unknown else asked.remedies(cpu, memory, address, access)
     changes = tuple(
@@ -208,9 +221,9 @@ def _explained(
         for assumed, instead, other in asked.others(snapshot, found)
         if not asked.alike(answer, there := asked.outcome(other, memory, address, access))
     )
-    meant = None if passes else asked.pointer(cpu, address)
+    meant = None if passes or unknown else asked.pointer(cpu, address)
     return Explanation(
-        access, answer, found, blamed, noted, changes, cpu, elsewhere, otherwise, meant
+        access, answer, found, blamed, noted, changes, cpu, elsewhere, otherwise, meant, root
     )
 
 

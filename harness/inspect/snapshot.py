@@ -53,7 +53,8 @@ class Snapshot:
     rom      where stores vanish, as far as the source tells
     partial  whether the machine may have memory that is not here, since it is a file's
     doubted  whether its root may be another than was meant: `assumed` says why
-    unsure   which of RESERVING the source does not record, so that they are assumed
+    unsure   which of RESERVING the source does not record, so that they are assumed; and which of
+             the registers that lead to roots, so that nothing is known of what these serve
     """
 
     title: str

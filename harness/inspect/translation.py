@@ -71,10 +71,11 @@ class Translation:
     stages     every entry on the way
     end        how it ended
     reason     the rule by which any access faults here, None where that depends on the access or on
-               memory that is not there
+               memory that is not there, or on a root that is not given
     backed     whether there is memory behind the page; None where there is no page, or the source
                does not tell
     cpu        the state by which it is translated: one whose tables have one format
+    unrooted   the register that would lead to the root, where it is not given
     given, rom, partial  as of the snapshot
     """
 
@@ -90,6 +91,7 @@ class Translation:
     reason: Enum | None
     backed: bool | None
     cpu: Any
+    unrooted: str | None = None
     given: Given | None = None
     rom: tuple[Span, ...] = ()
     partial: bool = False
@@ -141,6 +143,8 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
     end = _end(found)
     backed = is_backed(snapshot, found.physical if found else None)
     canonical, why = asked.canonical(cpu, inner)
+    reason = asked.reason(cpu, inner, end)
+    lost = unrooted(snapshot, inner, reason)
     indices = split(cpu, inner, found.level if found and found.leaf else 0)
     return Translation(
         asked=address,
@@ -152,13 +156,21 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
         walk=found,
         stages=stages,
         end=end,
-        reason=asked.reason(cpu, inner, end),
+        reason=None if lost else reason,
         backed=backed,
         cpu=cpu,
+        unrooted=lost,
         given=snapshot.given,
         rom=snapshot.rom,
         partial=snapshot.partial,
     )
+
+
+def unrooted(snapshot: Snapshot, address: Virtual, reason: Any) -> str | None:
+    """The register that would lead to the root of an address, where the rule by which it faults is
+    that there is none, and only since that was not given."""
+    name = architecture.of(snapshot.cpu).rootless(address, reason)
+    return name if name in snapshot.unsure else None
 
 
 class Differing(NamedTuple):

@@ -21,7 +21,14 @@ from harness.report import translation
 from harness.report.decode import raw_text
 from harness.report.objects import rule_name, slot_object, span_object
 from harness.report.text import aligned, all_digits
-from harness.report.translation import labelled, likely_lines, linux_lines, no_memory, stage_lines
+from harness.report.translation import (
+    labelled,
+    likely_lines,
+    linux_lines,
+    no_memory,
+    root_lacking,
+    stage_lines,
+)
 
 ALTERNATIVES: Final = 3
 """Remedies that are shown as text; an object has all."""
@@ -80,6 +87,8 @@ def comes_to(explained: Sequence[Explanation]) -> str:
     """What accesses of one cause come to."""
     first = explained[0]
     of = _of(first.cpu)
+    if first.unrooted:
+        return _comes_to(first)
     return of.comes_to(first.outcome) if explained[1:] else of.outcome_text(first.outcome)
 
 
@@ -118,6 +127,8 @@ def comparison_lines(cpu: Cpu, found: Reproduction) -> Iterator[str]:
     tables = "These entries" if given else "The tables as they are"
     if found.giving:
         yield f"{tables} give this fault."
+    elif found.unknown:
+        yield "Whether the tables give this fault is not known."
     else:
         yield f"{tables} do not give this fault. It may be that"
     yield from (f"  - {sentence}" for sentence in found.explanations)
@@ -150,7 +161,9 @@ def change_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
     yield from labelled("sets", (f"{flag} in {_place(stage)}" for stage, flag in one.noted))
     if _passes(one):
         return
-    if not one.remedies:
+    if one.unrooted:
+        yield from labelled("change", ["none that is known without that root"])
+    elif not one.remedies:
         yield from labelled("change", _of(cpu).hopeless(cpu, one))
     for label, remedy in zip(("change", "or", "or"), one.remedies[:ALTERNATIVES], strict=False):
         yield from labelled(label, remedy_lines(cpu, one.translation, remedy))
@@ -167,6 +180,8 @@ def walk_lines(one: Explanation) -> Iterator[str]:
 
 def _comes_to(one: Explanation) -> str:
     """What an access comes to, as far as the entries are known that were given."""
+    if one.unrooted:
+        return f"unknown, for {root_lacking(one.unrooted)}"
     if one.translation.unknown:
         slot = one.translation.walk and one.translation.walk.unbacked
         assert slot
@@ -260,7 +275,7 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
     """One access as what JSON can hold."""
     return {
         "access": str(one.access),
-        **_outcome_object(cpu, one.outcome),
+        **_outcome_object(cpu, None if one.unrooted else one.outcome),
         "because": [_place_object(stage) for stage in one.to_blame],
         "sets": [{**_place_object(stage), "name": flag} for stage, flag in one.noted],
         "pointer": one.pointer,
@@ -282,8 +297,10 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
 
 
 def _outcome_object(cpu: Cpu, outcome: Any) -> dict[str, Any]:
+    """What an access comes to; None where its root is not given."""
     of, passes = _of(cpu), isinstance(outcome, architecture.of(cpu).allowed)
     word = "allowed" if passes else of.NO_FAULT.get(type(outcome), "fault")
+    word = "unknown" if outcome is None else word
     fault = outcome if word == "fault" else None
     return {
         "outcome": word,
@@ -297,7 +314,7 @@ def _outcome_object(cpu: Cpu, outcome: Any) -> dict[str, Any]:
 
 def _rule(one: Explanation) -> list[str]:
     outcome = one.outcome
-    if _passes(one) or one.translation.unknown or architecture.of(one.cpu).unknown(outcome):
+    if _passes(one) or one.unknown or architecture.of(one.cpu).unknown(outcome):
         return []
     if outcome.level is None:
         return [str(outcome.reason.value)]

@@ -148,7 +148,7 @@ _REASON: Final = _text(
 )
 _OUTCOME: Final = {
     "outcome": _name(
-        "What it comes to; unknown where the walk ends outside memory.",
+        "What it comes to; unknown where the walk ends outside memory, or its root is not given.",
         *("allowed", "fault", "unknown"),
     ),
     "physical": _or_null(_hex("The physical address that it reaches, if it is allowed.")),
@@ -655,7 +655,10 @@ _COMMANDS: Final = {
             )
         ),
         given=_or_null(
-            _flag("Whether the tables as they are give that fault; null where that is not asked.")
+            _flag(
+                "Whether the tables as they are give that fault; null where that is not asked, or"
+                " the root is not given."
+            )
         ),
         explanations=_list(
             "What else there is to say of that; why it may not be given.", _text("A sentence.")

@@ -139,6 +139,8 @@ def _answer(found: Translation) -> str:
     leaf, physical = found.leaf, found.physical
     if leaf is not None and physical is not None:
         return f"{physical:#x}, in a {in_units(leaf.size)} page"
+    if found.unrooted:
+        return f"unknown: {root_lacking(found.unrooted)}"
     if found.walk and _unknown(found):
         return f"unknown: the {_missing(found.walk)} is not given"
     if found.walk and (slot := found.walk.unbacked):
@@ -148,6 +150,11 @@ def _answer(found: Translation) -> str:
         why = found.reason.value
     level = found.walk and found.cpu.format.number(found.walk.level)
     return f"no translation{'' if level is None else f' at level {level}'}: {why}"
+
+
+def root_lacking(register: str) -> str:
+    """That a root is not given to which a register leads."""
+    return f"the root that serves it is not given (--{register})"
 
 
 def _unknown(found: Translation) -> bool:

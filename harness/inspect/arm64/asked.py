@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -119,6 +119,10 @@ def _withheld(asked: Access, fault: Fault) -> str | None:
     return {Reason.READ_DENIED: "user", Reason.WRITE_DENIED: "write"}.get(fault.reason)
 
 
+def _rootless(address: Virtual, reason: Any) -> str | None:
+    return f"ttbr{int(is_high(address))}" if reason is Reason.HALF_OFF else None
+
+
 _OF_ADDRESS: Final = (
     Reason.UNALIGNED,
     Reason.OUT_OF_RANGE,
@@ -186,6 +190,7 @@ ASKED = Architecture(
     outcome=access.outcome,
     pointer=lambda _, address: data.pointer(address, 64, _KASAN),
     withheld=_withheld,
+    rootless=_rootless,
     of_address=lambda fault: fault.reason in _OF_ADDRESS,
     using=_using,
     remedies=_remedies,

@@ -30,4 +30,5 @@ def seen(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
             "the core was written with -p, so that memory which the guest does not map is missing",
         )
     system = SystemRegisters().with_given(given)
-    return Seen(system.cpu(), (*said, *system.assumed("a core")))
+    assumed = (*said, *system.assumed("a core"))
+    return Seen(system.cpu(), assumed, unsure=system.unsure)

@@ -211,13 +211,15 @@ def compare(
         giving = _giving(explain_all(snapshot, far, others, linux), fault, far)
     if giving:
         return Reproduction(giving, (), wrong)
-    return Reproduction((), tuple(explained), (*wrong, *_likely(snapshot, fault, far, explained)))
+    unknown = any(one.unrooted for one in explained)
+    reasons = () if unknown else _likely(snapshot, fault, far, explained)
+    return Reproduction((), tuple(explained), (*wrong, *reasons))
 
 
 def _giving(
     explained: Sequence[Explanation], fault: SeenFault, far: Virtual
 ) -> tuple[Explanation, ...]:
-    return tuple(one for one in explained if _gives(one.outcome, fault, far))
+    return tuple(one for one in explained if _gives(one.outcome, fault, far) and not one.unknown)
 
 
 def _is_another(one: Explanation) -> str:

@@ -20,4 +20,6 @@ def snapshot(held: Held, registers: Mapping[str, int], doubts: Sequence[str]) ->
     system = SystemRegisters().with_given(given)
     cpu = system.cpu()
     said += (*system.assumed("a file of memory"), *doubts)
-    return Snapshot(held.title, cpu, held.memory, held.backed, said, partial=True)
+    return Snapshot(
+        held.title, cpu, held.memory, held.backed, said, partial=True, unsure=system.unsure
+    )

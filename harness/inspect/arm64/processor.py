@@ -94,7 +94,8 @@ class SystemRegisters:
                 self._features(features or Features()),
             )
         except ValueError as error:
-            raise SourceError(str(error)) from None
+            own = f"TCR_EL1 {self.tcr:#x}"  # without the bits that were set for want of a root
+            raise SourceError(str(error).replace(f"TCR_EL1 {tcr:#x}", own)) from None
 
     def _features(self, usual: Features) -> Features:
         """What the processor has: the usual, unless its ID registers say otherwise."""
@@ -103,10 +104,17 @@ class SystemRegisters:
         told = [name for name in _TOLD if getattr(self, name) is not None]
         return replace(usual, **{one: getattr(of, one) for name in told for one in _TOLD[name]})
 
+    @property
+    def unsure(self) -> frozenset[str]:
+        """The roots that a source does not record, by the fields, of halves that are on."""
+        return frozenset(
+            name for name in EPD if getattr(self, name) is None and not (self.tcr or 0) & EPD[name]
+        )
+
     def assumed(self, source: str) -> Iterator[str]:
         """What is assumed of what a source does not record, a sentence each."""
         for name, half in (("ttbr0", "lower"), ("ttbr1", "upper")):
-            if getattr(self, name) is None and not (self.tcr or 0) & EPD[name]:
+            if name in self.unsure:
                 yield (
                     f"nothing of the {half} half, since {source} does not record {NAMED[name]}"
                     f" (--{name})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from harness.inspect import data
 from harness.inspect.architecture import Architecture, Mixed, ways
 from harness.inspect.decode import LinuxReading, Reading
 from harness.inspect.power import decode, memory_type, mode, paths, registers
-from harness.inspect.power.processor import NAMES, cpu_with, left_open
+from harness.inspect.power.processor import NAMES, QUADRANTS, cpu_with, left_open
 from harness.inspect.remedy import Remedy
 from harness.inspect.snapshot import QuestionError
 from harness.inspect.tour import nowhere
@@ -117,6 +117,11 @@ def _withheld(_: Access, fault: Fault) -> str | None:
     return _WITHHELD.get(fault.reason)
 
 
+def _rootless(address: Virtual, reason: Any) -> str | None:
+    treeless = reason in (Reason.NO_PROCESS, Reason.BAD_TREE)
+    return QUADRANTS[(address & QUADRANT) >> 62] if treeless else None
+
+
 def _of_address(fault: Fault) -> bool:
     return fault.reason in _OF_ADDRESS
 
@@ -174,6 +179,7 @@ ASKED = Architecture(
     unknown=lambda outcome: isinstance(outcome, Unbacked),
     pointer=lambda _, address: data.pointer(address, 64, _KASAN),
     withheld=_withheld,
+    rootless=_rootless,
     of_address=_of_address,
     remedies=_remedies,
     linux=_linux,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.inspect.architecture import Seen
-from harness.inspect.power.processor import assumed, cpu_of
+from harness.inspect.power.processor import assumed, cpu_of, unsure
 from harness.inspect.snapshot import SourceError
 from harness.inspect.sources.core import Dump
 
@@ -25,4 +25,4 @@ def seen(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
     if not vcpu < processors:
         raise SourceError(f"{dump.path} has no processor {vcpu}: it has 0 to {processors - 1}")
     cpu = cpu_of(f"{dump.path}, a core of POWER,", dump.memory, registers)
-    return Seen(cpu, tuple(assumed(registers, "a core")))
+    return Seen(cpu, tuple(assumed(registers, "a core")), unsure=unsure(registers))

@@ -221,10 +221,12 @@ def compare(
     others = () if meant else explain_all(snapshot, address, named, linux)
     wrong = tuple(_is_another(one) for one in others)
     explained = explain_all(snapshot, address, meant or fault.accesses, linux)
-    giving = tuple(one for one in explained if _gives(one.outcome, fault))
+    giving = tuple(one for one in explained if _gives(one.outcome, fault) and not one.unknown)
     if giving:
         return Reproduction(giving, (), wrong)
-    return Reproduction((), tuple(explained), (*wrong, *_likely(snapshot, fault, explained)))
+    unknown = any(one.unrooted for one in explained)
+    reasons = () if unknown else _likely(snapshot, fault, explained)
+    return Reproduction((), tuple(explained), (*wrong, *reasons))
 
 
 def _is_another(one: Explanation) -> str:

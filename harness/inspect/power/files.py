@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.inspect.power.processor import assumed, cpu_of
+from harness.inspect.power.processor import assumed, cpu_of, unsure
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources.ram import Held
 
@@ -16,4 +16,6 @@ def snapshot(held: Held, registers: Mapping[str, int], doubts: Sequence[str]) ->
     """
     cpu = cpu_of(held.title, held.memory, registers)
     said = (*assumed(registers, "a file of memory"), *doubts)
-    return Snapshot(held.title, cpu, held.memory, held.backed, said, partial=True)
+    return Snapshot(
+        held.title, cpu, held.memory, held.backed, said, partial=True, unsure=unsure(registers)
+    )

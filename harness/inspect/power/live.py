@@ -13,7 +13,7 @@ from typing import Final
 from harness.check.held import HeldMemory
 from harness.inspect.architecture import Seen
 from harness.inspect.held import hold_tables
-from harness.inspect.power.processor import cpu_with, keys
+from harness.inspect.power.processor import cpu_with, keys, unsure
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import ForeignMonitor
@@ -57,7 +57,7 @@ def seen(monitor: Monitor, given: Mapping[str, int], memory: HeldMemory) -> Seen
     cpu = cpu_with(Cpu(None, sets_marks=monitor.version < SETS_MARKS), memory, registers)
     hold(memory, cpu)
     last = {name.lower(): shown[name] for name in ("DSISR", "DAR") if name in shown}
-    return Seen(cpu, tuple(keys(registers)), notes, last)
+    return Seen(cpu, tuple(keys(registers)), notes, last, unsure(registers))
 
 
 def hold(memory: HeldMemory, cpu: Cpu) -> None:

@@ -81,14 +81,22 @@ def _treeless(cpu: Cpu) -> str:
     return "no process has a tree: process table entries are 0, or not there"
 
 
+QUADRANTS: Final = {0: "quadrant0", 3: "quadrant3"}
+"""What gives the tree of a quadrant, where PTCR does not."""
+
+
+def unsure(given: Mapping[str, int]) -> frozenset[str]:
+    """What would give the trees of which nothing is known."""
+    return frozenset() if "ptcr" in given else frozenset(QUADRANTS.values()) - given.keys()
+
+
 def assumed(given: Mapping[str, int], source: str) -> Iterator[str]:
     """What is assumed of a processor of which a source has memory alone, a sentence each."""
     if "ptcr" in given and "pid" not in given:
         yield f"PIDR=0, since {source} does not record it (--pid)"
-    if "ptcr" not in given:
-        for number in (0, 3):
-            if f"quadrant{number}" not in given:
-                yield f"nothing of quadrant {number} (--quadrant{number}, or --ptcr)"
+    for number, name in QUADRANTS.items():
+        if name in unsure(given):
+            yield f"nothing of quadrant {number} (--{name}, or --ptcr)"
     yield from left_open(given)
 
 

@@ -119,9 +119,7 @@ def compare(
     wrong = tuple(_is_another(one) for one in others)
     explained = explain_all(snapshot, stval, asked, linux)
     giving = tuple(
-        one
-        for one in explained
-        if _gives(one.outcome, fault, stval) and not one.translation.unknown
+        one for one in explained if _gives(one.outcome, fault, stval) and not one.unknown
     )
     if giving:
         return Reproduction(giving, (), wrong)

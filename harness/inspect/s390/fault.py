@@ -146,9 +146,7 @@ def _compare(
     others = () if meant else explain_all(snapshot, address, named, linux)
     wrong = tuple(_is_another(one) for one in others)
     explained = explain_all(snapshot, address, asked, linux)
-    giving = tuple(
-        one for one in explained if _gives(one.outcome, fault) and not one.translation.unknown
-    )
+    giving = tuple(one for one in explained if _gives(one.outcome, fault) and not one.unknown)
     if giving:
         return Reproduction(giving, (), wrong)
     reasons = (*wrong, *_likely(snapshot, fault, address, explained))

@@ -88,6 +88,7 @@ class Connection(Generic[M]):
             notes,
             seen.registers,
             rom=self._rom(),
+            unsure=seen.unsure,
         )
         asked.hold_beside(found, self.memory, stack)
         return found

@@ -53,7 +53,8 @@ def _cause(one: Explanation) -> object:
 def _reason(one: Explanation) -> Enum | None:
     """The rule by which an access faults; None where it does not, or that is not known."""
     asked = architecture.of(one.cpu)
-    faults = not isinstance(one.outcome, asked.allowed) and not asked.unknown(one.outcome)
+    passes = isinstance(one.outcome, asked.allowed)
+    faults = not passes and not asked.unknown(one.outcome) and not one.unrooted
     found: Enum | None = one.outcome.reason if faults else None
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
@@ -259,3 +260,35 @@ def test_a_half_without_a_root_is_not_said_to_be_off_alone(tmp_path: Path) -> No
     asked = ("--ram", "ram@0", "--ttbr0", "0", "--tcr", f"{TCR:#x}")
     _, out, _ = run("walk", "0xffff800000000000", *asked, cwd=tmp_path)
     assert "or whose root is not given" in out and "TTBR1 off, or not given" in out
+
+
+def test_a_register_is_quoted_as_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(1 << 13))
+    given = ("dump", "--ram", f"ram@{BASE:#x}", "--tcr", "0x0", "--ttbr0", hex(BASE))
+    code, output, errors = run(*given, cwd=tmp_path)
+    assert (code, output) == (2, "")
+    assert "TCR_EL1 0x0 has T0SZ 0, by which" in errors
+
+
+@pytest.mark.parametrize(("high", "address"), [(1, 0xFFFF_0000_0000_0000), (0, 0x1000)])
+def test_nothing_is_said_of_the_half_whose_root_is_not_given(
+    high: int, address: int, tmp_path: Path
+) -> None:
+    (tmp_path / "ram").write_bytes(bytes(1 << 13))
+    given = (f"--ttbr{1 - high}", hex(BASE), "--ram", f"ram@{BASE:#x}")
+    on, off = ("--tcr", hex(TCR)), ("--tcr", hex(TCR | 1 << 7 + 16 * high))
+    lacking = f"the root that serves it is not given (--ttbr{high})"
+    seen = ("fault", hex(address), "--esr", "0x92000004", *given)
+    code, output, errors = run(*seen, *on, cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert "Whether the tables give this fault is not known." in output
+    assert f"unknown, for {lacking}" in output and "EPDx" not in output
+    code, output, _ = run(*seen, *off, cwd=tmp_path)
+    assert "The tables as they are give this fault." in output and "EPDx=1" in output
+    _, output, _ = run("walk", hex(address), *given, *on, cwd=tmp_path)
+    assert f"{address:#x}: unknown: {lacking}" in output
+    _, output, _ = run(*seen, *on, "--json", cwd=tmp_path)
+    found = json.loads(output)
+    assert found["given"] is None
+    assert {one["outcome"] for one in found["outcomes"]} == {"unknown"}
+    assert found["outcomes"][0]["translation"]["rule"] is None

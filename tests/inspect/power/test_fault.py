@@ -358,3 +358,25 @@ def test_the_architecture_knows_what_its_leaves_give() -> None:
             )
             reason = found.reason if isinstance(found, Fault) else None
             assert asked.denied(CPU, access, granted, None) is reason
+
+
+@pytest.mark.parametrize(("quadrant", "status"), [(0, 1 << 30), (3, 1 << 19)])
+def test_nothing_is_said_of_the_quadrant_whose_tree_is_not_given(
+    quadrant: int, status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "ram").write_bytes(bytes(0x3_0000))
+    address = quadrant << 62 | 0x1000
+    given = ("--ram", "ram", f"--quadrant{3 - quadrant}", hex(TREE | ROOT))
+    lacking = f"the root that serves it is not given (--quadrant{quadrant})"
+    asked = ("fault", hex(address), "--dsisr", hex(status), *given)
+    code, output, errors = run(*asked, cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert "Whether the tables give this fault is not known." in output
+    assert f"unknown, for {lacking}" in output and "rule" not in output
+    empty = (f"--quadrant{quadrant}", "0", "--dsisr", hex(1 << 19))
+    code, output, _ = run(*asked, *empty, cwd=tmp_path)
+    assert "The tables as they are give this fault." in output
+    _, output, _ = run("walk", hex(address), *given, cwd=tmp_path)
+    assert f"{address:#x}: unknown: {lacking}" in output
+    _, output, _ = run("fault", hex(address | 1 << 60), *given, cwd=tmp_path)
+    assert "data segment interrupt" in output and "unknown" not in output

@@ -1,4 +1,8 @@
-"""What program interruptions that were seen say, and whether tables give them."""
+"""What program interruptions that were seen say, and whether tables give them.
+
+What bits 56, 60 and 61 of a TEID say of a protection exception rests on Linux's KVM for its guests
+(arch/s390/kvm/gaccess.c, trans_exc_ending) and on kvm-unit-tests (lib/s390x/fault.h).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,17 @@ from harness.inspect.snapshot import QuestionError, Snapshot
 from harness.paging.address import Virtual
 from harness.paging.s390.access import (
     FETCHES,
+    LOW,
     MARKS,
     PAGE,
     STORES,
+    TRANSLATION,
     Access,
     Code,
     Fault,
     Kind,
     Outcome,
+    Reason,
     outcome,
 )
 from harness.paging.s390.cpu import AddressSpace, Cpu, Cr0
@@ -31,6 +38,12 @@ _EVENTS: Final = 0x7F
 """Of a code as it is stored: without PER events (0x80), and the bits that other facilities set."""
 
 _SPACE: Final = 3
+_KEY, _LIST = 0x08, 0x0C
+_MARKS: Final = 0x8C
+"""Bits 56, 60 and 61 of the TEID of a protection exception, and what they are of what no table
+gives: of key-controlled and access-list-controlled protection.  All three are 0 of key-controlled
+and low-address protection without enhanced suppression on protection, facility 2."""
+
 _CHANGED: Final = FETCHES | STORES
 _WITHOUT_TEID: Final = (Code.ADDRESSING, Code.TRANSLATION_SPECIFICATION)
 
@@ -71,7 +84,7 @@ def seen(text: str, teid: int | None = None) -> SeenFault:
     code = Code(number & _EVENTS)
     kinds = [Kind.READ, Kind.WRITE, Kind.FETCH]
     space = AddressSpace.PRIMARY
-    if code is Code.PROTECTION:
+    if code is Code.PROTECTION and (teid is None or not _is_of_keys(teid)):
         kinds = [Kind.WRITE, Kind.FETCH]
     if teid is not None and code not in _WITHOUT_TEID:
         kinds = [kind for kind in kinds if _could_be(kind, code, teid)]
@@ -92,8 +105,16 @@ def _could_be(kind: Kind, code: Code, teid: int) -> bool:
     """Whether an access of a kind can give a TEID, by the bits that say what it was."""
     if teid & _CHANGED not in (0, STORES if kind is Kind.WRITE else FETCHES):
         return False
-    executes = teid & 0x84 == 0x84
-    return code is not Code.PROTECTION or executes == (kind is Kind.FETCH)
+    if code is not Code.PROTECTION or _is_of_keys(teid):
+        return True
+    allowed = Kind.FETCH if teid & _MARKS == MARKS[Reason.EXECUTE_DENIED] else Kind.WRITE
+    return teid & _MARKS in (*MARKS.values(), _LIST) and kind is allowed
+
+
+def _is_of_keys(teid: int) -> bool:
+    """Whether the TEID of a protection exception can be of key-controlled protection, which denies
+    stores and fetches of any kind."""
+    return teid & _MARKS in (0, _KEY)
 
 
 def _space(teid: int) -> AddressSpace:
@@ -170,7 +191,9 @@ def _gives(answer: Outcome, fault: SeenFault) -> bool:
     known = ~0 if fault.teid & _CHANGED else ~_CHANGED
     told = -PAGE | _CHANGED | _SPACE
     if fault.code is Code.PROTECTION:
-        told |= max(MARKS.values())
+        told |= _MARKS
+        if not fault.teid & _MARKS and answer.reason is Reason.LOW_ADDRESS:
+            told &= ~_MARKS
     return not (answer.teid ^ fault.teid) & told & known
 
 
@@ -199,9 +222,35 @@ def _likely(
     snapshot: Snapshot, fault: SeenFault, address: Virtual, instead: Sequence[Explanation]
 ) -> Iterator[str]:
     """Why the tables do not give the interruption that was seen."""
+    if not fault.accesses:
+        yield (
+            "no access has such a TEID: bits 52 and 53 (fetch, store) are not both 1, and of a"
+            " protection exception must go with bits 56, 60 and 61"
+        )
+        return
     for one in instead:
         yield from _otherwise(snapshot, fault, one)
-    if fault.code is Code.PROTECTION:
+    mode = snapshot.cpu.mode
+    above = fault.code in TRANSLATION[mode.level + 1 :]
+    if fault.code is Code.ASCE_TYPE or above:
+        yield (
+            "another address space: no table below gives it, and here the ASCE is"
+            f" {snapshot.cpu.asce:#x}, of a {mode.value} table, which serves addresses of"
+            f" {mode.address_bits} bits"
+        )
+        return
+    marks = 0 if fault.teid is None else fault.teid & _MARKS
+    if fault.code is Code.PROTECTION and marks == MARKS[Reason.LOW_ADDRESS]:
+        if not any(low.start <= address | PAGE - 1 and address & -PAGE < low.stop for low in LOW):
+            yield "low-address protection is of the first two pages, and not of this one"
+        return
+    if fault.code is Code.PROTECTION and marks == _LIST:
+        yield (
+            "an access-list entry allowed no stores, which is not looked at here: no table gives"
+            " bits 60 and 61 of the TEID"
+        )
+        return
+    if fault.code is Code.PROTECTION and marks in (0, _KEY):
         yield (
             "a storage key forbade it: access key, fetch protection and the PSW's key are not"
             " looked at here"

@@ -204,6 +204,54 @@ def test_an_access_that_is_named_and_does_not_end_in_it_is_said_what_it_comes_to
     assert any("IPTE, IDTE or PTLB" in one for one in found.explanations)
 
 
+@pytest.mark.parametrize(
+    ("teid", "kinds", "said"),
+    [
+        (0x1400, [Kind.WRITE], "a storage key forbade it"),
+        (0x1408, [Kind.WRITE], "a storage key forbade it"),
+        (0x1808, [Kind.READ, Kind.FETCH], "a storage key forbade it"),
+        (0x140C, [Kind.WRITE], "an access-list entry allowed no stores"),
+        (0x1480, [Kind.WRITE], "with CR0.low-address-protection=1, and here it is 0"),
+        (0x5480, [Kind.WRITE], "low-address protection is of the first two pages"),
+        (0x1484, [], "no access has such a TEID"),
+        (0x1880, [], "no access has such a TEID"),
+        (0x1488, [], "no access has such a TEID"),
+        (0x148C, [], "no access has such a TEID"),
+        (0x180C, [], "no access has such a TEID"),
+        (0x1C04, [], "no access has such a TEID"),
+    ],
+)
+def test_bits_56_60_and_61_of_a_teid_say_which_protection_it_was(
+    teid: int, kinds: list[Kind], said: str
+) -> None:
+    where = snapshot(CPU, p5=0xF200)  # a store is denied by P at 0x1000 and 0x5000
+    _, told, found = fault.reproduced(where, "4", Virtual(teid & -0x1000), teid, False, ())
+    assert [one.kind for one in told.accesses] == kinds
+    assert not found.giving
+    assert any(said in one for one in found.explanations), found.explanations
+    keys = [one for one in found.explanations if "a storage key" in one]
+    assert bool(keys) == (teid & 0x84 == 0)
+
+
+def test_low_address_protection_may_be_stored_without_its_bit() -> None:
+    for teid, given in ((0x1480, True), (0x1400, True), (0x1408, False), (0x1404, False)):
+        _, _, found = fault.reproduced(snapshot(LOW), "4", Virtual(0x1000), teid, False, ())
+        assert bool(found.giving) == given, hex(teid)
+
+
+@pytest.mark.parametrize(
+    ("code", "alone"), [("38", True), ("39", True), ("3a", True), ("3b", False)]
+)
+def test_what_is_decided_above_the_tables_is_put_down_to_the_asce_alone(
+    code: str, alone: bool
+) -> None:
+    _, _, found = fault.reproduced(snapshot(), code, Virtual(0x2000), None, False, ())
+    assert not found.giving
+    assert (len(found.explanations) == 1) == alone
+    assert any("IPTE" in one for one in found.explanations) != alone
+    assert found.explanations[-1].startswith("another address space: ")
+
+
 def test_a_fault_that_another_register_gives_says_so() -> None:
     off = replace(CPU, cr0=0)
     _, _, found = fault.reproduced(snapshot(off), "4", Virtual(0x2000), 0x2884, False, ())

@@ -72,7 +72,10 @@ _OF: Final[Mapping[str, Mapping[int, str]]] = {
     },
     "srr1": {
         **_CAUSES,
-        Status.NO_EXECUTE: "no fetch from this page: EAA3=0, guarded storage, or key 0 of IAMR",
+        Status.NO_EXECUTE: (
+            "no fetch from this page: EAA3=0, EAA0=1 in problem state, guarded storage, or key 0"
+            " of IAMR"
+        ),
         Status.PROTECTION: "another rule of the page, or key 0 of IAMR, forbids the fetch",
         **_OTHERS["srr1"],
     },
@@ -272,6 +275,12 @@ def _likely(snapshot: Snapshot, fault: SeenFault, instead: Sequence[Explanation]
     """Why the tables do not give the interrupt that was seen."""
     if fault.status is not None and fault.status & sum(_OTHERS[fault.register.lower()]):
         yield "the tables of one stage give no such cause"
+    if fault.interrupt in (Interrupt.DATA_SEGMENT, Interrupt.INSTRUCTION_SEGMENT):
+        yield (
+            "it was of another address: quadrant and bits 61:52 of the address alone give a segment"
+            " interrupt, and not the tables"
+        )
+        return
     for one in instead:
         yield from _otherwise(snapshot, fault, one)
     if any(one.translation.leaf for one in instead):

@@ -28,6 +28,7 @@ from harness.paging.power.access import (
     Reason,
     Unbacked,
     outcome,
+    status_of,
 )
 from harness.paging.power.cpu import Cpu
 from harness.report.fault import accesses_lines, explanation_lines
@@ -235,6 +236,24 @@ def test_why_tables_do_not_give_an_interrupt() -> None:
     assert "a processor that leaves R and C to software" in "\n".join(marked.explanations)
     other = compare(where, seen("0x42000000"), ADDRESS, named=[Access(Kind.READ, True)])
     assert "a problem-state read is allowed there" in other.explanations[0]
+
+
+@pytest.mark.parametrize("vector", ["0x380", "0x480"])
+def test_a_segment_interrupt_is_put_down_to_the_address_alone(vector: str) -> None:
+    (said,) = compare(snapshot(CPU, {}), seen(vector), ADDRESS).explanations
+    assert said.startswith("it was of another address")
+
+
+def test_what_srr1_says_of_a_fetch_that_is_denied_names_each_rule_of_it() -> None:
+    (said,) = seen("srr1 0x10000000").said
+    for rule, words in (
+        (Reason.EXECUTE_DENIED, "EAA3=0"),
+        (Reason.PRIVILEGED, "EAA0=1 in problem state"),
+        (Reason.GUARDED, "guarded storage"),
+        (Reason.KEY, "key 0 of IAMR"),
+    ):
+        assert status_of(Kind.FETCH, rule) == 0x1000_0000
+        assert words in said
 
 
 def test_a_state_that_gives_an_interrupt_is_named_and_no_other() -> None:

@@ -137,9 +137,7 @@ def _bit(masks: Mapping[int, int], format: Format) -> _Column:
     def field(rows: Rows) -> npt.NDArray[Any]:
         mask = masks.get(rows.level, 0)
         raw = with_lasting(format, rows.raw, rows.lasting)
-        value = (raw & np.uint64(mask)) >> np.uint64(
-            (mask & -mask).bit_length() - 1 if mask else 0
-        )
+        value = (raw & np.uint64(mask)) >> np.uint64((mask & -mask).bit_length() - 1 if mask else 0)
         return np.where(rows.kind == RowKind.PAGE, value, np.uint64(0))
 
     return field

@@ -49,6 +49,8 @@ def read(cpu: Cpu, reading: Reading) -> LinuxReading:
     said = phrase(meaning)
     if isinstance(meaning, Leaf) and isinstance(reading.entry, Absent):
         said = "a page that is old: the next access faults, and has Linux clear I"
+    elif isinstance(reading.entry, Leaf) and not isinstance(meaning, Leaf):
+        said += ", though I=0, so that the processor reads a page"
     return LinuxReading(meaning, said + (f"; {', '.join(marks)}" if marks else ""), None, parts)
 
 

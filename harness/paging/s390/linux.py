@@ -66,11 +66,13 @@ def decode(format: Format, raw: int, level: int) -> Meaning:
     """What an entry says: to the processor where it is valid, else to Linux.
 
     A page whose I is set and that may be accessed is a Leaf: it is old, and the next access has
-    Linux clear I.
+    Linux clear I.  One of a page table without `present` is none to Linux, whatever I is.
     """
     invalid = INVALID if level else PAGE_INVALID
-    if not raw & invalid:
-        return format.decode(raw, level)
+    found = format.decode(raw, level)
+    absent = level == 0 and isinstance(found, Leaf) and not raw & PRESENT
+    if not raw & invalid and not absent:
+        return found
     if not raw & ~(invalid | (TYPE if level else 0)):
         return Absent()
     if level == 0 and not raw & PRESENT:

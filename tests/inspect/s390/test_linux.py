@@ -29,6 +29,16 @@ PAGE = 0x1234_5000
         (0x7_7000 | 0xE00 | 3 << 2, Swap, "a page in swap: number 0x77 of area 3; exclusive"),
         (0x7_7000 | 0x600 | 28 << 2, Unknown, "nothing that Linux writes"),
         (PAGE | 0x400, Unknown, "nothing that Linux writes"),
+        (
+            PAGE,
+            Unknown,
+            "nothing that Linux writes, though I=0, so that the processor reads a page",
+        ),
+        (
+            PAGE | 0x200,
+            Swap,
+            "a page in swap: number 0x12345 of area 0, though I=0, so that the pro",
+        ),
     ],
 )
 def test_entries_of_pages(raw: int, meaning: type, said: str) -> None:

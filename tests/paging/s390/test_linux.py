@@ -74,6 +74,11 @@ OLD_WRITE, CLEAN, DIRTY = 0x631, 0x235, 0x03D
         (PAGE | 0x404, Unknown(PAGE | 0x404)),
         (PAGE | 0x800 | NONE, Unknown(PAGE | 0x800 | NONE)),
         (PAGE | 0x800, Malformed(0x800)),
+        # pte_present() asks for bit 0 alone, and pte_swap is (pte & 0x201) == 0x200, whatever I is.
+        (PAGE | 0x300, Swap(0, PAGE >> 12)),
+        (PAGE | 0x200 | 5 << 2, Swap(5, PAGE >> 12)),
+        (PAGE | 0x100, Unknown(PAGE | 0x100)),
+        (PAGE, Unknown(PAGE)),
     ],
 )
 def test_what_is_in_a_page_table(raw: int, meaning: Meaning) -> None:

@@ -16,8 +16,9 @@ from harness.paging.memory import BufferMemory, Words
 WORD: Final = 8
 """Bytes of a marked word; addresses of marks are multiples of it."""
 
-NONCE: Final = secrets.randbits(64)
-"""Of this process, so that memory left by another run holds no mark of this one."""
+NONCE: Final = secrets.randbits(64) | WORD - 1
+"""Of this process, so that memory left by another run holds no mark of this one.  All marks have
+its lowest bits, which are set, so that a read that loses them finds no mark."""
 
 _ODD: Final = 0x9E3779B97F4A7C15
 _INVERSE: Final = pow(_ODD, -1, 1 << 64)

@@ -20,6 +20,7 @@ def test_every_word_has_its_own_mark_and_the_mark_gives_the_word_away() -> None:
     words = np.arange(FIRST, FIRST + PAGES * PAGE, marks.WORD, dtype=np.uint64)
     marked = marks.mark(words)
     assert len(set(marked.tolist())) == len(words)
+    assert (marked & np.uint64(7) == 7).all(), "a read that loses its lowest bits agrees"
     assert [marks.marked(int(mark)) for mark in marked[:1000]] == words[:1000].tolist()
 
 

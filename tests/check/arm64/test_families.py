@@ -414,6 +414,7 @@ def test_what_is_left_to_the_machine_is_not_tried_and_nothing_else() -> None:
 def test_words_of_the_data_differ_by_where_they_are() -> None:
     words = content(np.arange(0, REGION, 8, dtype=np.uint64) + np.uint64(RAM))
     assert len(set(words.tolist())) == len(words)
+    assert (words & np.uint64(7) == 7).all(), "a read that loses its lowest bits agrees"
 
 
 def test_a_short_root_begins_where_its_size_allows() -> None:

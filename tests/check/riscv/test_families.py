@@ -449,8 +449,10 @@ def test_code_loads_its_own_token_wherever_it_is_fetched() -> None:
 
 @pytest.mark.parametrize("width", [4, 8])
 def test_words_of_the_data_differ_by_where_they_are(width: int) -> None:
-    words = content(np.arange(0, REGION, 16, dtype=np.uint64) + np.uint64(RAM), width)
+    words = content(np.arange(0, REGION, width, dtype=np.uint64) + np.uint64(RAM), width)
     assert len(set(words.tolist())) == len(words) and int(words.max()) < 1 << 8 * width
+    lowest = np.uint64(width - 1)
+    assert (words & lowest == lowest).all(), "a read that loses its lowest bits agrees"
 
 
 @pytest.mark.parametrize("xlen", [32, 64])

@@ -170,8 +170,12 @@ def _index(addresses: Words, shift: int, index_bits: int) -> Words:
 
 
 def content(physical: Words) -> Words:
-    """What a word at a physical address of the data holds."""
-    return physical * np.uint64(0x9E37_79B9_7F4A_7C15)
+    """What a word at a physical address of the data holds.
+
+    Multiplied by what is odd, a multiple of the size of a word remains one; inverted, its lowest
+    bits are set, so that a read that loses them does not find the same.
+    """
+    return ~(physical * np.uint64(0x9E37_79B9_7F4A_7C15))
 
 
 def token(physical: Words) -> Words:

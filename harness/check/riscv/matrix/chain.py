@@ -162,8 +162,12 @@ def _mask(entries: int) -> np.uint64:
 
 
 def content(physical: Words, width: int) -> Words:
-    """What a word of `width` bytes at a physical address of the data holds."""
-    mixed = physical * np.uint64(0x9E37_79B9_7F4A_7C15)
+    """What a word of `width` bytes at a physical address of the data holds.
+
+    Multiplied by what is odd, a multiple of the size of a word remains one; inverted, its lowest
+    bits are set, so that a read that loses them does not find the same.
+    """
+    mixed = ~(physical * np.uint64(0x9E37_79B9_7F4A_7C15))
     return mixed & np.uint64((1 << 8 * width) - 1)
 
 

@@ -24,6 +24,7 @@ NOTE: Final = b"VMCOREINFO"
 _LINE: Final = re.compile(
     rb"^(SYMBOL|NUMBER)\((\w+)\)=(-?[0-9a-fA-F]{1,20}|0x[0-9a-f]{1,16})$", re.MULTILINE
 )
+_WORD: Final = (1 << 64) - 1
 _BASES: Final = {b"SYMBOL": 16, b"NUMBER": 10}
 
 
@@ -88,10 +89,11 @@ def _text(part: bytearray, at: int) -> bytes | None:
 
 
 def told(text: bytes) -> dict[bytes, int]:
-    """The numbers in a text, by how they are called: b"NUMBER(phys_base)"."""
+    """The numbers in a text, by how they are called: b"NUMBER(phys_base)".  They are words of 64
+    bits, also where a kernel prints them as signed."""
     found = {}
     for kind, name, digits in _LINE.findall(text):
         base = 16 if digits.startswith(b"0x") else _BASES[kind]
         with suppress(ValueError):
-            found[kind + b"(" + name + b")"] = int(digits, base)
+            found[kind + b"(" + name + b")"] = int(digits, base) & _WORD
     return found

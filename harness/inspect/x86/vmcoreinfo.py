@@ -41,7 +41,7 @@ def registers(text: bytes, x86_64: bool) -> dict[str, int]:
 def encryption(text: bytes) -> tuple[int | None, str | None]:
     """The bit of an entry that says that its page is encrypted, None where none does; and a
     sentence where what is said can be no such bit."""
-    mask = told(text).get(b"NUMBER(sme_mask)", 0) & _WORD
+    mask = told(text).get(b"NUMBER(sme_mask)", 0)
     bit = mask.bit_length() - 1
     if not mask:
         return None, None

@@ -163,6 +163,8 @@ def test_the_tables_of_linux_are_those_of_its_vmcoreinfo() -> None:
             assert said["tcr"] >> 16 & 63 == 64 - width and said["tcr"] >> 7 & 1  # EPD0
     for line in (b"SYMBOL(swapper", b"NUMBER(kimage", b"NUMBER(TCR", b"PAGESIZE"):
         assert registers(VMCOREINFO.replace(line, b"X" + line)) == {}
+    signed = VMCOREINFO.replace(b"0xffff800040000000", b"%d" % (0xFFFF_8000_4000_0000 - (1 << 64)))
+    assert registers(signed) == found
     beyond = VMCOREINFO.replace(b"0xffff800040000000", b"0xffff8000c0000000")
     assert registers(beyond) == {}  # its root would be below address 0
 

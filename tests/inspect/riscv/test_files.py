@@ -69,6 +69,7 @@ def reaches(found: Snapshot) -> bool:
         (TEXT, 10 << 60 | 0x81FCB),
         (TEXT.replace(b"57", b"48"), 9 << 60 | 0x81FCB),
         (OF_SV39, SATP),
+        (OF_SV39.replace(b"0xfffffffeffe00000", b"%d" % -0x1_0020_0000), SATP),
         (TEXT.replace(b"57", b"32"), None),
         (TEXT.replace(b"SYMBOL(swapper", b"SYMBOL(other"), None),
         (TEXT.replace(b"NUMBER(va_kernel", b"NUMBER(kernel"), None),

@@ -38,7 +38,7 @@ def test_the_tables_are_found_as_far_as_they_are_told(
     ("line", "number"),
     [
         (b"NUMBER(x)=16", 16),
-        (b"NUMBER(x)=-16", -16),
+        (b"NUMBER(x)=-16", (1 << 64) - 16),
         (b"NUMBER(x)=0x10", 16),
         (b"SYMBOL(x)=10", 16),
         (b"SYMBOL(x)=0x10", 16),

@@ -36,13 +36,15 @@ class Control:
     wxn: bool = False
 
     def address_bits(self, levels: int) -> int:
-        """The most that so many levels translate; ValueError where fewer are enough for all."""
+        """The most that so many levels translate; ValueError for more levels than all addresses
+        need."""
         size = GRANULES[self.granule]
         most = LARGEST_OUTPUT if self.wide else NARROW
         enough = -(-(most - size.page) // size.stride)
         if levels > enough:
             raise ValueError(
-                f"pages of {self.granule} have 2 to {enough} levels for {most} bits, not {levels}"
+                f"pages of {self.granule} have at most {enough} levels for {most} bits,"
+                f" not {levels}"
             )
         return min(most, size.page + size.stride * levels)
 

@@ -427,8 +427,8 @@ def test_what_no_layout_is_is_refused(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "levels", "info", "said"),
     [
-        ("", 5, MAX, "wrong: pages of 4K have 2 to 4 levels for 48 bits, not 5"),
-        ('[cpu]\ngranule = "64K"', 4, MAX, "pages of 64K have 2 to 3 levels for 48 bits, not 4"),
+        ("", 5, MAX, "wrong: pages of 4K have at most 4 levels for 48 bits, not 5"),
+        ('[cpu]\ngranule = "64K"', 4, MAX, "pages of 64K have at most 3 levels for 48 bits, not 4"),
         ('[cpu]\ngranule = "16K"', 3, A72, "wrong: .* 16K in TG0, which the processor lacks"),
         ("[cpu]\nwide = true", 3, A72, "the processor has no 52 bits with pages of 4K"),
         ('[[map]]\nvirtual = 0\nsize = "16K"', 3, MAX, "4K 39-bit have 4K, 2M, 1G"),

@@ -208,8 +208,7 @@ class Cpu:
             raise ValueError("PSTATE.UAO is set on a processor without FEAT_UAO")
         if self.tcr >> 32 & 7 >= len(OUTPUT_BITS):
             raise ValueError(f"TCR_EL1 {self.tcr:#x} has the reserved IPS 7")
-        for fields, ttbr in ((_LOW, self.ttbr0), (_HIGH, self.ttbr1)):
-            self._half(fields, ttbr)
+        _ = self.low, self.high  # which raise for a half that is none, and are kept
 
     @classmethod
     def of(

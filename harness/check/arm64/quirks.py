@@ -46,8 +46,8 @@ def _blocks_anywhere(cpu: Cpu, format: Format) -> Format:
 
 
 def _without(ignored: int) -> Callable[[Cpu, Format], Format]:
-    """Takes no notice of these bits of a descriptor where they must be 0: below 52 bits, by the
-    granules that have bits of an address there."""
+    """Takes no notice of these bits of a descriptor where they must be 0: with an output size below
+    52 bits, by the granules that have bits of an address there."""
 
     def changed(shape: Shape) -> Shape:
         kept = (part._replace(mask=part.mask & ~ignored) for part in shape.reserved)
@@ -110,7 +110,7 @@ SIZE_64K: Final = Arm64Quirk(
     runs=RUNS,
     rule="an output address beyond TCR_EL1.IPS is an address size fault (AArch64.OAOutOfRange)"
     "; bits 51:48 too, which 64K descriptors have in 15:12 on a processor with 52 bits",
-    departs="with IPS below 52 bits it ignores bits 15:12",
+    departs="with an output size below 52 bits it ignores bits 15:12",
     evidence="get_phys_addr_lpae in target/arm/ptw.c of 7.2 and 10.0 takes them into the address"
     " only where the output size is 52 bits, and compares without them; 11.1.3 departs as they do",
     reads=_without(0xF000),
@@ -122,8 +122,10 @@ SIZE_DS: Final = Arm64Quirk(
     since=(7, 2),
     runs=RUNS,
     rule="the same of bits 51:50, which descriptors have in 9:8 with TCR_EL1.DS=1",
-    departs="with IPS below 52 bits it ignores bits 9:8",
-    evidence="the same function, for 4K and 16K; 11.1.3 departs as they do",
+    departs="with an output size below 52 bits, by IPS or by ID_AA64MMFR0_EL1.PARange, it ignores"
+    " bits 9:8",
+    evidence="the same function, for 4K and 16K, which bounds IPS by PARange; 11.1.3 departs as"
+    " they do",
     reads=_without(0x300),
 )
 

@@ -6,22 +6,19 @@ It departs from them as QEMU does where it is told to, by the names in `quirks`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from harness.machine.arm64.processor import RAM_BASE, MachineInfo
 from harness.machine.arm64.qemu import BUILD, TCG
-from harness.machine.ram import MIB, around
-from harness.machine.stub import StubImage
+from harness.machine.ram import MIB
 from harness.paging.memory import BufferMemory
+from tests.check import by_rules
 from tests.paging import arm64_rules
 from tests.paging.arm64_rules import Answer, Machine, Params, bit, field
 
@@ -31,8 +28,10 @@ MAX = MachineInfo((0x32310201126, 0x11010211122, 0x1021011010011011, 0, 0), 0x12
 EPAN = replace(MAX, mmfr=(MAX.mmfr[0], 0x11010311122, *MAX.mmfr[2:]))
 """The same with FEAT_PAN3, as 10.0 has it."""
 
-HA, HD, PS_52 = 1 << 39, 1 << 40, 6
+HA, HD = 1 << 39, 1 << 40
 EL1H = 0x5
+PA_BITS: Final = {5: 48, 6: 52}
+"""PAMax by ID_AA64MMFR0_EL1.PARange."""
 
 ACCESSES: Final = {
     "ACCESS_READ": "load",
@@ -92,7 +91,7 @@ class Monitor:
         return self.memory.octets[offset : offset + size].tobytes()
 
 
-class ByRules:
+class ByRules(by_rules.ByRules):
     """A guest at its prompt.
 
     version  of the QEMU that it is taken for
@@ -102,7 +101,7 @@ class ByRules:
 
     last: Answer
 
-    engine, capacity = TCG, 1 << 16
+    engine = TCG
 
     def __init__(
         self,
@@ -111,47 +110,8 @@ class ByRules:
         info: MachineInfo = MAX,
         ram_bytes: int = 64 * MIB,
     ) -> None:
-        if not BUILD.path.exists():
-            pytest.skip(f"there is no {BUILD.path.name}: aarch64-linux-gnu-gcc makes it")
-        self.image, self.version, self.info = StubImage.load(BUILD), version, info
-        self.departs = frozenset(departs)
-        buffer = np.zeros(ram_bytes, np.uint8)
-        self.ram = SimpleNamespace(buffer=buffer, base=RAM_BASE, size=ram_bytes)
-        self._flying = deque[tuple[Any, npt.NDArray[np.void]]]()
-        self._words = self.ram.buffer.view("<u8")
-
-    @property
-    def free(self) -> tuple[range, ...]:
-        return around(self.image.arena, range(RAM_BASE, RAM_BASE + len(self.ram.buffer)))
-
-    def start(self, state: Any, jobs: npt.NDArray[np.void]) -> None:
-        self._flying.append((state, jobs))
-
-    def finish(self) -> npt.NDArray[np.void]:
-        return self.run(*self._flying.popleft())
-
-    def run(self, state: Any, jobs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-        results = np.zeros(len(jobs), self.image.result_dtype)
-        names = {value: name for name, value in self.image.enums.items() if name in ACCESSES}
-        machine = Machine(
-            *(state.ttbr0, state.ttbr1, state.tcr, state.mair, state.sctlr),
-            pan_level=self.info.pan,
-            ram=RAM_BASE,
-        )
-        with departing(self.departs):
-            for job, result in zip(jobs, results, strict=True):
-                for where, word in zip(job["where"], job["word"][: job["patched"]], strict=False):
-                    self._store(int(where), int(word))
-                asked = replace(machine, pan=bool(job["pan"]), uao=bool(job["uao"]))
-                if job["access"] != self.image.enums["ACCESS_NONE"]:
-                    self._execute(asked, job, names[int(job["access"])], result)
-                for number in range(job["watched"]):
-                    result["after"][number] = self._load(int(job["where"][number]))
-        return self.tampered(results)
-
-    def tampered(self, results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-        """What it answers instead."""
-        return results
+        super().__init__(BUILD, RAM_BASE, ram_bytes)
+        self.version, self.info, self.departs = version, info, frozenset(departs)
 
     @contextmanager
     def parked(self, state: Any) -> Iterator[Monitor]:
@@ -161,7 +121,20 @@ class ByRules:
         memory = BufferMemory(self.ram.buffer, RAM_BASE)
         yield Monitor(machine, memory, EL1H, self.version, self.version >= (10, 1))
 
-    def _execute(self, machine: Machine, job: np.void, name: str, result: np.void) -> None:
+    def _execute(self, state: Any, job: np.void, name: str, result: np.void) -> None:
+        if name != "ACCESS_NONE":
+            machine = Machine(
+                *(state.ttbr0, state.ttbr1, state.tcr, state.mair, state.sctlr),
+                pan=bool(job["pan"]),
+                uao=bool(job["uao"]),
+                pan_level=self.info.pan,
+                pamax=PA_BITS[self.info.mmfr[0] & 0xF],
+                ram=RAM_BASE,
+            )
+            with departing(self.departs):
+                self._make(machine, job, name, result)
+
+    def _make(self, machine: Machine, job: np.void, name: str, result: np.void) -> None:
         kind, el0, address = ACCESSES[name], bool(job["user"]), int(job["address"])
         size, memory = int(job["size"]), self.ram.buffer
         translates = name.startswith("TRANSLATE")
@@ -232,16 +205,11 @@ class ByRules:
         assert last == 0xD400_0001
         return field(low, 20, 5) | field(high, 20, 5) << 16
 
-    def _load(self, at: int) -> int:
-        return int(self._words[at - RAM_BASE >> 3])
-
-    def _store(self, at: int, value: int) -> None:
-        self._words[at - RAM_BASE >> 3] = value
-
 
 BASE = arm64_rules.base
 IGNORED: Final = {"SIZE_64K": ((16,), 0xF000), "SIZE_DS": ((12, 14), 0x300)}
-"""The bits of a descriptor that are not read below 52 bits, with the granules of which."""
+"""The bits of a descriptor that are not read with an output size below 52 bits, with the granules
+of which."""
 
 
 @contextmanager
@@ -251,7 +219,8 @@ def departing(names: Collection[str]) -> Iterator[None]:
     def base(machine: Machine, p: Params, descriptor: int, lowest: int) -> int:
         for name in IGNORED.keys() & names:
             granules, ignored = IGNORED[name]
-            if p.granulebits in granules and p.ps != PS_52 and (p.ds or p.granulebits == 16):
+            narrow = arm64_rules.oa_size(machine, p) < 52
+            if p.granulebits in granules and narrow and (p.ds or p.granulebits == 16):
                 descriptor &= ~ignored
         return BASE(machine, p, descriptor, lowest)
 

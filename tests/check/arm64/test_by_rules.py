@@ -39,6 +39,7 @@ from harness.check.tables import TABLE_BYTES, images_of
 from harness.check.translations import GVA2GPA, SAMPLE
 from harness.check.validation import Built, built_in
 from harness.machine.arm64.processor import RAM_BASE
+from harness.machine.errors import Misuse
 from harness.machine.ram import MIB
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
@@ -345,9 +346,9 @@ NARROW = {
 """Layouts of 52 bits, a bit of a descriptor that is one of those above 48, and who ignores it."""
 
 
-def beyond(granule: str, bit: int, ips: int) -> tuple[Comparison, Comparison]:
+def beyond(granule: str, bit: int, ips: int, widest: int = 6) -> tuple[Comparison, Comparison]:
     """What probes, and AT, make of a page with this bit besides, and of one without, under an
-    output size."""
+    output size of TCR_EL1.IPS, and under the widest of the processor (PARange)."""
     name, levels, _, _ = NARROW[granule]
     layout = load(LAYOUTS[name])
     guest = qemu((11, 1, 3), DEPARTS[11, 1, 3], layout.ram)
@@ -359,6 +360,9 @@ def beyond(granule: str, bit: int, ips: int) -> tuple[Comparison, Comparison]:
         slot, raw = path.slot[leaves.level[pages[0]], 0], int(leaves.raw[pages[0]])
         memory.store(Physical(int(slot)), 8, raw | 1 << bit)
         cpu = replace(cpu, tcr=cpu.tcr & ~(7 << 32) | ips << 32)
+        mmfr = guest.info.mmfr
+        guest.info = replace(guest.info, mmfr=(mmfr[0] & ~0xF | widest, *mmfr[1:]))
+        cpu = replace(cpu, features=features_of(guest.info))
         cases = each(np.array([first, second]), Stated(Kind.READ, el0=False))
         state, written = state_of(cpu, window), images_of(memory, cpu.roots)
         probed = probes.ask_guest(guest, state, cpu, memory, frames, written, cases)
@@ -377,6 +381,15 @@ def test_what_qemu_reads_otherwise_below_52_bits_is_not_asked(granule: str, ips:
     assert translated.not_comparable == ({} if ips == 6 else otherwise)
     assert (probed.compared, translated.compared) == (1, 2 if ips == 6 else 1)
     assert not probed.disagreed and not translated.disagreed
+
+
+@pytest.mark.parametrize("granule", ["4K", "16K"])
+def test_the_output_size_is_the_processor_s_where_ips_says_more(granule: str) -> None:
+    """With PARange of 48 bits; without 52, descriptors of 64K have no such bits."""
+    _, _, bit, quirk = NARROW[granule]
+    otherwise = {f"descriptors that QEMU reads otherwise ({quirk.name})": 1}
+    for one in beyond(granule, bit, 6, widest=5):
+        assert (one.not_comparable, one.compared, one.disagreed) == (otherwise, 1, 0)
 
 
 @pytest.mark.parametrize("granule", NARROW)
@@ -673,6 +686,18 @@ def cleaning(of: Values) -> Mask:
     clean = (of["DBM"] == 1) & (of["AP2"] == 1)
     found: Mask = (of["access"] == "write") & (of["el"] == 1) & clean
     return found
+
+
+def test_a_guest_has_room_for_the_batches_of_the_matrix() -> None:
+    """Two of them, and no more; `Guest.start` refuses what has none."""
+    guest = qemu((10, 0, 13), ())
+    jobs = guest.image.new_jobs(run.BATCH)
+    guest.start(None, jobs)
+    guest.start(None, jobs)
+    with pytest.raises(Misuse, match="two batches are under way"):
+        guest.start(None, jobs)
+    with pytest.raises(Misuse, match="jobs: one batch holds"):
+        qemu((10, 0, 13), ()).start(None, guest.image.new_jobs(guest.capacity + 1))
 
 
 @pytest.mark.parametrize(("mode", "name"), [("4k", "DEVICE_ALIGNED"), ("64k", "SIZE_64K")])

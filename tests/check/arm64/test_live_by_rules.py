@@ -27,7 +27,6 @@ from harness.paging.arm64.formats import stage1
 from tests.check.arm64.by_rules import ByRules
 from tests.check.arm64.samples import UNSAID
 from tests.check.tampered import looked_at, noted, passed_over
-from tests.paging.arm64_rules import Machine
 
 PAGE, SIZE = Virtual(0x40_0000), 1 << 12
 RIGHTS = (("user", "user execute"), ("write",), ("write", "user"), ("supervisor execute",))
@@ -210,21 +209,14 @@ class KeepsCode(ByRules):
         super().__init__((10, 0, 13), ram_bytes=128 * MIB)
         self.otherwise, self.kept = otherwise, dict[tuple[int, bool], int]()
 
-    def run(self, state: Any, jobs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-        every = [self._one(state, jobs[n : n + 1]) for n in range(len(jobs))]
-        return np.concatenate(every)
-
-    def _one(self, state: Any, job: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-        flush, enums, page = int(job["flush"][0]), self.image.enums, int(job["address"][0]) // SIZE
+    def _execute(self, state: Any, job: np.void, name: str, result: np.void) -> None:
+        flush, enums, page = int(job["flush"]), self.image.enums, int(job["address"]) // SIZE
         of_page = flush in (enums["FLUSH_PAGE"], enums["FLUSH_PAGE_ASID"])
         if flush != enums["FLUSH_NONE"]:
             self.kept = {
                 one: at for one, at in self.kept.items() if of_page and one[0] // SIZE != page
             }
-        return super().run(state, job)
-
-    def _execute(self, machine: Machine, job: np.void, name: str, result: np.void) -> None:
-        super()._execute(machine, job, name, result)
+        super()._execute(state, job, name, result)
         fetched = int(job["address"]), bool(job["user"])
         if name == "ACCESS_FETCH" and result["completed"]:
             if self.last.level == 2:

@@ -6,21 +6,19 @@ It departs from them as QEMU does where it is told to, by the names in `DEPARTS`
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from harness.machine.ram import MIB, around
+from harness.machine.ram import MIB
 from harness.machine.riscv.processor import MODES, RAM_BASE, MachineInfo
 from harness.machine.riscv.qemu import BUILDS, TCG
-from harness.machine.stub import StubImage
+from tests.check import by_rules
 from tests.paging import riscv_rules
 from tests.paging.riscv_rules import Answer, Machine, bit, field
 
@@ -70,8 +68,7 @@ def info(xlen: int, version: Version, *without: str) -> MachineInfo:
     return MachineInfo(xlen, frozenset(modes), 16 if wide else 9, menvcfg, 0xF1 | masks, isa)
 
 
-@dataclass
-class ByRules:
+class ByRules(by_rules.ByRules):
     """A guest at its prompt.
 
     version  of the QEMU that it is taken for
@@ -80,57 +77,19 @@ class ByRules:
     last     what came of the last access
     """
 
-    version: Version
-    departs: Collection[str] = ()
-    xlen: int = 64
-    ram_bytes: int = 64 * MIB
-    without: tuple[str, ...] = ()
-
-    capacity = 1 << 16
     last = Answer(None)
 
-    def __post_init__(self) -> None:
-        build = BUILDS[self.xlen]
-        if not build.path.exists():
-            pytest.skip(f"there is no {build.path.name}: riscv64-linux-gnu-gcc makes it")
-        self.image, self.engine = StubImage.load(build), TCG[self.xlen]
-        self.info = info(self.xlen, self.version, *self.without)
-        buffer = np.zeros(self.ram_bytes, np.uint8)
-        self.ram = SimpleNamespace(buffer=buffer, base=RAM_BASE, size=self.ram_bytes)
-        self._flying = deque[tuple[Any, npt.NDArray[np.void]]]()
-        self._width = self.xlen // 8
-        self._words = buffer.view(f"<u{self._width}")
-
-    @property
-    def free(self) -> tuple[range, ...]:
-        return around(self.image.arena, range(RAM_BASE, RAM_BASE + self.ram_bytes))
-
-    def start(self, state: Any, jobs: npt.NDArray[np.void]) -> None:
-        self._flying.append((state, jobs))
-
-    def finish(self) -> npt.NDArray[np.void]:
-        return self.run(*self._flying.popleft())
-
-    def run(self, state: Any, jobs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-        enums = self.image.enums
-        results = np.zeros(len(jobs), self.image.result_dtype)
-        names = {value: name for name, value in enums.items() if name.startswith("ACCESS_")}
-        for job, result in zip(jobs, results, strict=True):
-            patched, watched = int(job["patched"]), int(job["watched"])
-            for where, word in zip(job["where"], job["word"][:patched], strict=False):
-                self._store(int(where), int(word))
-            result["cause"] = enums["CAUSE_NONE"]
-            name = names[int(job["access"])]
-            if name != "ACCESS_NONE":
-                hart = self.hart(state, bool(job["sum"]), bool(job["mxr"]))
-                self._execute(hart, job, name.removeprefix("ACCESS_"), result)
-            for number in range(watched):
-                result["after"][number] = self.word(int(job["where"][number]))
-        return self.tampered(results)
-
-    def tampered(self, results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-        """What it answers instead."""
-        return results
+    def __init__(
+        self,
+        version: Version,
+        departs: Collection[str] = (),
+        xlen: int = 64,
+        ram_bytes: int = 64 * MIB,
+        without: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(BUILDS[xlen], RAM_BASE, ram_bytes, xlen // 8)
+        self.version, self.departs, self.xlen, self.without = version, departs, xlen, without
+        self.engine, self.info = TCG[xlen], info(xlen, version, *without)
 
     @contextmanager
     def parked(self, state: Any) -> Iterator[Any]:
@@ -156,10 +115,16 @@ class ByRules:
             ram=RAM_BASE,
         )
 
-    def _execute(self, hart: Machine, job: np.void, name: str, result: np.void) -> None:
+    def _execute(self, state: Any, job: np.void, name: str, result: np.void) -> None:
+        result["cause"] = self.image.enums["CAUSE_NONE"]
+        if name != "ACCESS_NONE":
+            hart = self.hart(state, bool(job["sum"]), bool(job["mxr"]))
+            self._make(hart, job, name.removeprefix("ACCESS_"), result)
+
+    def _make(self, hart: Machine, job: np.void, name: str, result: np.void) -> None:
         address, user, mprv = int(job["address"]), bool(job["user"]), bool(job["mprv"])
         size, stored = int(job["size"]), int(job["value"])
-        assert size == self._width and (name == "FETCH" or not address % size)
+        assert size == self.xlen // 8 and (name == "FETCH" or not address % size)
         assert not (mprv and name == "FETCH")
         if name == "FETCH":
             found = self._translated(hart, address, "fetch", user, mprv)
@@ -197,7 +162,7 @@ class ByRules:
         found = self.of_qemu(hart, address, kind, user, mprv, self.departs)
         if found.updated:
             self._store(*found.updated)
-        if found.cause is None and not 0 <= found.physical - RAM_BASE < self.ram_bytes:
+        if found.cause is None and not 0 <= found.physical - RAM_BASE < self.ram.size:
             found = replace(found, cause=riscv_rules.access_fault(kind))
         return found
 
@@ -255,10 +220,3 @@ class ByRules:
         if bit(addi, 3):
             value = field(value, 31, 0) - (bit(value, 31) << 32)
         return int(value & (1 << self.xlen) - 1)
-
-    def word(self, at: int) -> int:
-        """What is at a physical address."""
-        return int(self._words[(at - RAM_BASE) // self._width])
-
-    def _store(self, at: int, value: int) -> None:
-        self._words[(at - RAM_BASE) // self._width] = value

@@ -29,6 +29,7 @@ from harness.check.riscv.cases import Cases, Stated, of_places, of_space
 from harness.check.riscv.fixtures import new_live
 from harness.check.riscv.layouts import DESCRIBED, build
 from harness.check.riscv.live import ACCESSES, Live
+from harness.check.riscv.matrix import run
 from harness.check.riscv.matrix.chain import Chain
 from harness.check.riscv.matrix.families import families, lanes, reserved_alone
 from harness.check.riscv.matrix.hart import MODES, Hart
@@ -538,6 +539,18 @@ def test_the_words_and_the_code_of_places_are_tried_in_every_way(mode: Mode, wor
         for way in WAYS
         for address in (code if way.kind is Kind.FETCH else data)
     )
+
+
+def test_a_guest_has_room_for_the_batches_of_the_matrix() -> None:
+    """Two of them, and no more; `Guest.start` refuses what has none."""
+    guest = qemu("sv39", TEN)
+    jobs = guest.image.new_jobs(run.BATCH)
+    guest.start(None, jobs)
+    guest.start(None, jobs)
+    with pytest.raises(Misuse, match="two batches are under way"):
+        guest.start(None, jobs)
+    with pytest.raises(Misuse, match="jobs: one batch holds"):
+        qemu("sv39", TEN).start(None, guest.image.new_jobs(guest.capacity + 1))
 
 
 @pytest.mark.parametrize("mode", ["sv32", "sv57"])

@@ -1,0 +1,86 @@
+"""A guest whose processor is rules written a second time, so that what is asked of guests can be
+tested without QEMU: its memory, its batches and the words of its jobs, which all architectures
+have alike.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from harness.machine.errors import Misuse
+from harness.machine.guest import HALVES
+from harness.machine.ram import around
+from harness.machine.stub import Build, StubImage
+
+
+class ByRules(ABC):
+    """A guest at its prompt, which refuses as many jobs and batches as one with a stub."""
+
+    def __init__(self, build: Build, base: int, ram_bytes: int, word_bytes: int = 8) -> None:
+        if not build.path.exists():
+            pytest.skip(f"there is no {build.path.name}: build it, `make guest`{build.needs}")
+        self.image = StubImage.load(build)
+        buffer = np.zeros(ram_bytes, np.uint8)
+        self.ram = SimpleNamespace(buffer=buffer, base=base, size=ram_bytes)
+        each = self.image.job_dtype.itemsize + self.image.result_dtype.itemsize
+        self.capacity = len(self.image.job_arena) // HALVES // each
+        self._flying = deque[tuple[Any, npt.NDArray[np.void]]]()
+        self._words = buffer.view(f"<u{word_bytes}")
+
+    @property
+    def free(self) -> tuple[range, ...]:
+        return around(self.image.arena, range(self.ram.base, self.ram.base + self.ram.size))
+
+    def start(self, state: Any, jobs: npt.NDArray[np.void]) -> None:
+        if len(self._flying) == HALVES:
+            raise Misuse("two batches are under way already: finish() one first")
+        if len(jobs) > self.capacity:
+            raise Misuse(f"{len(jobs)} jobs: one batch holds {self.capacity}, so use run()")
+        self._flying.append((state, jobs))
+
+    def finish(self) -> npt.NDArray[np.void]:
+        if not self._flying:
+            raise Misuse("no batch is under way: start() one first")
+        return self._executed(*self._flying.popleft())
+
+    def run(self, state: Any, jobs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        if self._flying:
+            raise Misuse("a batch is under way: finish() it first")
+        return self._executed(state, jobs)
+
+    def _executed(self, state: Any, jobs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        results = np.zeros(len(jobs), self.image.result_dtype)
+        names = {
+            value: name
+            for name, value in self.image.enums.items()
+            if name.startswith(("ACCESS_", "TRANSLATE_"))
+        }
+        for job, result in zip(jobs, results, strict=True):
+            for where, word in zip(job["where"], job["word"][: job["patched"]], strict=False):
+                self._store(int(where), int(word))
+            self._execute(state, job, names[int(job["access"])], result)
+            for number in range(job["watched"]):
+                result["after"][number] = self.word(int(job["where"][number]))
+        return self.tampered(results)
+
+    @abstractmethod
+    def _execute(self, state: Any, job: np.void, name: str, result: np.void) -> None:
+        """Makes the access of this name, or none, and says what came of it."""
+
+    def tampered(self, results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """What it answers instead."""
+        return results
+
+    def word(self, at: int) -> int:
+        """What is at a physical address."""
+        return int(self._words[(at - self.ram.base) // self._words.itemsize])
+
+    def _store(self, at: int, value: int) -> None:
+        self._words[(at - self.ram.base) // self._words.itemsize] = value

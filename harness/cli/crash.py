@@ -154,7 +154,9 @@ def _without_tables(arch: str, report: Report, as_json: bool) -> None:
         notes = [*(report.notes or found.missing), tables]
         _bare(report, notes, as_json, found.told, found.address)
         return
-    seen = faults_of(arch).told(hex(report.code), report.address, report.instruction)
+    seen = faults_of(arch).told(
+        hex(report.code), report.address, report.instruction, report.accesses
+    )
     if as_json:
         told = reports.seen_object(arch, seen, report.address, report.instruction)
         _print_object(report, notes=[*report.notes, tables], seen=told)

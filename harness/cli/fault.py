@@ -400,7 +400,7 @@ def _words(asked: Question, arch: str | None, as_json: bool) -> None:
     assert code is not None
     notes = list[str]()
     if arch is not None:
-        seen = faults_of(arch).told(code, address, instruction)
+        seen = faults_of(arch).told(code, address, instruction, ())
     else:
         arch = USUAL
         found = told_everywhere(code, address, instruction)

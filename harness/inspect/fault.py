@@ -105,8 +105,10 @@ class Faults(Protocol):
     """What the module `fault` of each architecture makes of a fault that was seen.
 
     REPORTED    the options by which more is told of one than its code and the address
-    told        what the fault says by itself: by the code as it was written, the address, and the
-                place of the instruction.  QuestionError for a code of no such fault
+    told        what the fault says by itself: by the code as it was written, the address, the
+                place of the instruction, and the accesses that are thought to have raised it, which
+                tell by whom it was where the code does not.  QuestionError for a code of no such
+                fault
     reproduced  the snapshot with what the fault tells of the CPU besides, what the fault says, and
                 whether the tables give it; by the code as it was written, the address, the place
                 of the instruction, whether what Linux keeps is wanted, and the accesses that are
@@ -115,7 +117,9 @@ class Faults(Protocol):
 
     @property
     def REPORTED(self) -> tuple[str, ...]: ...  # noqa: N802
-    def told(self, code: str, address: int | None, instruction: int | None, /) -> Any: ...
+    def told(
+        self, code: str, address: int | None, instruction: int | None, named: Sequence[Any], /
+    ) -> Any: ...
     def reproduced(
         self,
         snapshot: Snapshot,
@@ -147,7 +151,7 @@ def told_everywhere(
     for arch in NAMES:
         if has(arch, "inspect", "fault"):
             try:
-                found[arch] = faults_of(arch).told(code, address, instruction)
+                found[arch] = faults_of(arch).told(code, address, instruction, ())
             except QuestionError as error:
                 found[arch] = error
     return found

@@ -157,7 +157,7 @@ def test_a_code_is_of_each_architecture_that_knows_it(code: str, known: set[str]
 
 def test_a_code_in_tens_is_asked_about() -> None:
     with pytest.raises(QuestionError, match="the error code is 12: write 0x12, or 0xc if that is"):
-        told_of_x86("12", None, None)
+        told_of_x86("12", None, None, ())
 
 
 def test_an_address_that_cr2_never_holds_is_told_without_a_cpu() -> None:

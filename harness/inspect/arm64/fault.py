@@ -171,7 +171,7 @@ def _is_denial(code: int) -> bool:
     return code & _STATUS in (Status.PERMISSION.at(level) for level in range(4))
 
 
-def told(code: str, _: int | None, __: int | None) -> SeenFault:
+def told(code: str, _: int | None, __: int | None, ___: Sequence[Access]) -> SeenFault:
     """What the abort says by itself."""
     return seen(code)
 

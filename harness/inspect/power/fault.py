@@ -190,7 +190,7 @@ def _accesses(kinds: Sequence[Kind], users: Sequence[bool] = (True, False)) -> t
     return tuple(Access(kind, user) for kind in kinds for user in users)
 
 
-def told(code: str, _: int | None, __: int | None) -> SeenFault:
+def told(code: str, _: int | None, __: int | None, ___: Sequence[Access]) -> SeenFault:
     """What an interrupt says by itself."""
     return seen(code)
 

@@ -77,9 +77,16 @@ def seen(text: str, cpu: Cpu | None = None) -> SeenFault:
     return SeenFault(cause, accesses)
 
 
-def told(code: str, _: int | None, __: int | None) -> SeenFault:
+def told(code: str, _: int | None, __: int | None, named: Sequence[Access]) -> SeenFault:
     """What an exception says by itself."""
-    return seen(code)
+    return _by_whom(seen(code), named)
+
+
+def _by_whom(fault: SeenFault, named: Sequence[Access]) -> SeenFault:
+    """An exception of those alone by whom the accesses are that are thought to have raised it; of
+    anyone's where there are none."""
+    users = {one.user for one in named} or {True, False}
+    return replace(fault, accesses=tuple(one for one in fault.accesses if one.user in users))
 
 
 def reproduced(
@@ -93,9 +100,7 @@ def reproduced(
     """The snapshot, what the exception says, and whether the tables give it."""
     fault = seen(code, snapshot.cpu)
     found = compare(snapshot, fault, stval, linux, named)
-    by_users = {one.user for one in named} or {True, False}
-    raising = tuple(one for one in fault.accesses if one.user in by_users)
-    return snapshot, replace(fault, accesses=raising), found
+    return snapshot, _by_whom(fault, named), found
 
 
 def compare(

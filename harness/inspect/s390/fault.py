@@ -125,7 +125,7 @@ def _space(teid: int) -> AddressSpace:
     return AddressSpace(teid & _SPACE)
 
 
-def told(code: str, _: int | None, teid: int | None) -> SeenFault:
+def told(code: str, _: int | None, teid: int | None, __: Sequence[Access]) -> SeenFault:
     """What an interruption says by itself."""
     return seen(code, teid)
 

@@ -186,7 +186,7 @@ def _hints(code: int, cpu: Cpu | None, cr2: int | None, rip: int | None) -> Iter
         yield "CR2 is where RIP is: a fetch that the error code does not tell, or a read of code"
 
 
-def told(code: str, cr2: int | None, rip: int | None) -> SeenFault:
+def told(code: str, cr2: int | None, rip: int | None, _: Sequence[Access]) -> SeenFault:
     """What a page fault says by itself; `code` is the error code as people write it."""
     return read_code(_number(code), None, cr2, rip)
 

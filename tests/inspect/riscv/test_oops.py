@@ -307,6 +307,16 @@ def test_what_a_text_is_and_by_whom_the_access_was_is_told(name: str) -> None:
         assert {one.user for one in report.accesses} == {False, True}
 
 
+@pytest.mark.parametrize("name", TOLD)
+def test_the_accesses_that_are_shown_are_of_those_by_whom_it_was(name: str) -> None:
+    """With the entries and without."""
+    notes = oops.read(oopses.EVERY[name]).notes
+    users = {"user": BY_S not in notes, "supervisor": BY_U not in notes}
+    found = lines(oopses.EVERY[name])
+    [line] = [one for one in found if one.startswith("access ")]
+    assert {user: f"{user} " in line for user in users} == users
+
+
 def test_an_instruction_access_fault_has_another_article() -> None:
     text = oopses.REFUSED.replace("load access", "instruction access").replace("05\n", "01\n")
     assert oops.read(text).what.startswith("An instruction access fault that Linux on RISC-V")

@@ -89,16 +89,13 @@ class Reproduction:
     giving        the accesses that raise just this fault, with what they come to
     instead       what those accesses come to that raise such a fault, where none raises this one
     explanations  why that may be, the likeliest first; or how it is given, a sentence each
+    unknown       whether it is not known what the tables give, for want of a root
     """
 
     giving: tuple[Explanation, ...]
     instead: tuple[Explanation, ...]
     explanations: tuple[str, ...]
-
-    @property
-    def unknown(self) -> bool:
-        """Whether it is not known what the tables give, for want of a root."""
-        return not self.giving and any(one.unrooted for one in self.instead)
+    unknown: bool = False
 
 
 class Faults(Protocol):

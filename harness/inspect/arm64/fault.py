@@ -211,9 +211,10 @@ def compare(
         giving = _giving(explain_all(snapshot, far, others, linux), fault, far)
     if giving:
         return Reproduction(giving, (), wrong)
-    unknown = any(one.unrooted for one in explained)
+    by_tables = fault.status in CODES and fault.status not in _OTHERS
+    unknown = by_tables and any(one.unrooted for one in explained)
     reasons = () if unknown else _likely(snapshot, fault, far, explained)
-    return Reproduction((), tuple(explained), (*wrong, *reasons))
+    return Reproduction((), tuple(explained), (*wrong, *reasons), unknown)
 
 
 def _giving(

@@ -227,9 +227,19 @@ def compare(
     giving = tuple(one for one in explained if _gives(one.outcome, fault) and not one.unknown)
     if giving:
         return Reproduction(giving, (), wrong)
-    unknown = any(one.unrooted for one in explained)
+    unknown = _is_of_tables(fault) and any(one.unrooted for one in explained)
     reasons = () if unknown else _likely(snapshot, fault, explained)
-    return Reproduction((), tuple(explained), (*wrong, *reasons))
+    return Reproduction((), tuple(explained), (*wrong, *reasons), unknown)
+
+
+_BY_ADDRESS: Final = (Interrupt.DATA_SEGMENT, Interrupt.INSTRUCTION_SEGMENT)
+"""The interrupts that an address has by itself."""
+
+
+def _is_of_tables(fault: SeenFault) -> bool:
+    """Whether tables of one stage can give the interrupt."""
+    others = sum(_OTHERS[fault.register.lower()])
+    return fault.interrupt not in _BY_ADDRESS and not (fault.status or 0) & others
 
 
 def _is_another(one: Explanation) -> str:
@@ -273,9 +283,9 @@ def _otherwise(snapshot: Snapshot, fault: SeenFault, one: Explanation) -> Iterat
 
 def _likely(snapshot: Snapshot, fault: SeenFault, instead: Sequence[Explanation]) -> Iterator[str]:
     """Why the tables do not give the interrupt that was seen."""
-    if fault.status is not None and fault.status & sum(_OTHERS[fault.register.lower()]):
+    if fault.interrupt not in _BY_ADDRESS and not _is_of_tables(fault):
         yield "the tables of one stage give no such cause"
-    if fault.interrupt in (Interrupt.DATA_SEGMENT, Interrupt.INSTRUCTION_SEGMENT):
+    if fault.interrupt in _BY_ADDRESS:
         yield (
             "it was of another address: quadrant and bits 61:52 of the address alone give a segment"
             " interrupt, and not the tables"

@@ -285,6 +285,8 @@ def test_nothing_is_said_of_the_half_whose_root_is_not_given(
     assert (code, errors) == (0, "")
     assert "Whether the tables give this fault is not known." in output
     assert f"unknown, for {lacking}" in output and "EPDx" not in output
+    code, output, _ = run(*seen, *on, "--esr", "0x92000030", cwd=tmp_path)
+    assert "do not give this fault" in output and "held two translations" in output
     code, output, _ = run(*seen, *off, cwd=tmp_path)
     assert "The tables as they are give this fault." in output and "EPDx=1" in output
     _, output, _ = run("walk", hex(address), *given, *on, cwd=tmp_path)

@@ -392,6 +392,9 @@ def test_nothing_is_said_of_the_quadrant_whose_tree_is_not_given(
     assert (code, errors) == (0, "")
     assert "Whether the tables give this fault is not known." in output
     assert f"unknown, for {lacking}" in output and "rule" not in output
+    watched = ("--dsisr", hex(status | 1 << 22))  # a data watchpoint, which no tree gives
+    code, output, _ = run(*asked, *watched, cwd=tmp_path)
+    assert "do not give this fault" in output and "of one stage give no such cause" in output
     empty = (f"--quadrant{quadrant}", "0", "--dsisr", hex(1 << 19))
     code, output, _ = run(*asked, *empty, cwd=tmp_path)
     assert "The tables as they are give this fault." in output

@@ -63,6 +63,6 @@ def _of_matrix(case: MatrixCase, registers: Mapping[str, int]) -> Snapshot:
         (
             "nothing is present besides the path whose entries the case holds",
             f"the root's table is at {root.address:#x}, which the case does not say",
-            *(("the hart has Svnapot, and A and D fault where ADUE=0",) if wide else ()),
+            f"{'the hart has Svnapot, and ' if wide else ''}A and D fault where ADUE=0",
         ),
     )

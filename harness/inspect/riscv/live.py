@@ -68,14 +68,17 @@ def hart(
     satp = shown["satp"]
     fields = {"satp": satp, "mstatus": shown["mstatus"]}
     # QEMU for RV64 runs harts of RV32, too, from 9.2 on: RV64 has MODE above their 32 bits of satp.
-    if target == "riscv32" or (satp and not satp >> 32):
-        return {**fields, "xlen": 32, "svade": _faults(model)}, ()
-    has = {name: model(name) is True for name in ("svnapot", "svrsw60t59b")}
-    fields |= {**has, "svade": _faults(model), "senvcfg": shown.get("senvcfg", 0)}
+    narrow = target == "riscv32" or (satp and not satp >> 32)
+    if narrow:
+        fields |= {"xlen": 32, "svade": _faults(model)}
+    else:
+        has = {name: model(name) is True for name in ("svnapot", "svrsw60t59b")}
+        fields |= {**has, "svade": _faults(model), "senvcfg": shown.get("senvcfg", 0)}
     if "menvcfg" in shown:
-        return {**fields, "menvcfg": shown["menvcfg"]}, ()
+        return {**fields, "menvcfg": shown["menvcfg"] | shown.get("menvcfgh", 0) << 32}, ()
     fields["menvcfg"] = _at_reset(model)
-    if "menvcfg" in given:
+    # To entries of Sv32 no more of it matters than ADUE, and that where there is Svade.
+    if "menvcfg" in given or (narrow and not fields["svade"]):
         return fields, ()
     return fields, (f"menvcfg={fields['menvcfg']:#x}, since QEMU does not show it (--menvcfg)",)
 

@@ -26,5 +26,5 @@ def told(raw: int) -> str | None:
 
 def assumed(cpu: Cpu, given: Mapping[str, Any], entries: Iterable[Entry]) -> Iterator[str]:
     """What is assumed where entries are read, a sentence each."""
-    if cpu.xlen == 64:
-        yield "the hart has Svnapot and Svpbmt, and sets neither A nor D (menvcfg.ADUE=0)"
+    has = "has Svnapot and Svpbmt, and " if cpu.xlen == 64 else ""
+    yield f"the hart {has}sets neither A nor D (menvcfg.ADUE=0)"

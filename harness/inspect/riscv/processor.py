@@ -41,8 +41,12 @@ def assumed(cpu: Cpu, given: Mapping[str, int], source: str) -> Iterator[str]:
     """What is assumed of a hart of which a source has no more than satp, a sentence each."""
     if "mstatus" not in given:
         yield f"mstatus.SUM=0 and MXR=0, since {source} does not record them (--mstatus)"
-    if cpu.xlen == 64 and "menvcfg" not in given:
+    if "menvcfg" in given:
+        return
+    if cpu.xlen == 64:
         yield (
             f"entries have Svnapot and Svpbmt, since {source} does not record menvcfg; and the hart"
             " sets neither A nor D (--menvcfg)"
         )
+    else:
+        yield f"the hart sets neither A nor D, since {source} does not record menvcfg (--menvcfg)"

@@ -71,6 +71,24 @@ def test_a_hart_of_32_bits_is_known_by_its_satp() -> None:
     assert (found.xlen, found.base, assumed) == (32, 0x82FB_0000, ())
 
 
+@pytest.mark.parametrize(
+    ("registers", "svade", "sets", "said"),
+    [
+        ({}, False, True, ("menvcfg=0x2000000000000000, since QEMU does not show it (--menvcfg)",)),
+        ({}, True, False, ("menvcfg=0x0, since QEMU does not show it (--menvcfg)",)),
+        # As QEMU 11.1 shows them after a reset, and with ADUE cleared since.
+        ({"menvcfg": 0, "menvcfgh": 0x2000_0000}, False, True, ()),
+        ({"menvcfg": 0, "menvcfgh": 0}, False, False, ()),
+    ],
+)
+def test_a_hart_of_32_bits_has_adue_in_the_upper_half_of_menvcfg(
+    registers: dict[str, int], svade: bool, sets: bool, said: tuple[str, ...]
+) -> None:
+    shown = {**SHOWN, "satp": 0x8008_2FB0, **registers}
+    found, assumed = cpu(shown, {"svade": svade, "svadu": True}, "riscv32")
+    assert (found.xlen, found.sets_marks, assumed) == (32, sets, said)
+
+
 def test_a_hart_of_32_bits_that_translates_nothing_is_one_too() -> None:
     given = {"satp": 0x8008_2FB0}
     fields, _ = hart({**SHOWN, "satp": 0}, OF_7_2.get, given, "riscv32")

@@ -22,6 +22,8 @@ ENTRIES = (
     " neither A nor D (--menvcfg)"
 )
 
+MARKS = "the hart sets neither A nor D, since a file does not record menvcfg (--menvcfg)"
+
 
 def test_satp_tells_the_width_of_a_hart_and_the_rest_is_as_usual() -> None:
     wide, narrow = cpu_of({"satp": SV48}), cpu_of({"satp": SV32})
@@ -44,8 +46,10 @@ def test_satp_tells_the_width_of_a_hart_and_the_rest_is_as_usual() -> None:
         (SV48, ("mstatus",), [ENTRIES]),
         (SV48, ("menvcfg",), [STATUS]),
         (SV48, ("mstatus", "menvcfg"), []),
-        (SV32, (), [STATUS]),
-        (SV32, ("mstatus",), []),
+        (SV32, (), [STATUS, MARKS]),
+        (SV32, ("mstatus",), [MARKS]),
+        (SV32, ("menvcfg",), [STATUS]),
+        (SV32, ("mstatus", "menvcfg"), []),
     ],
 )
 def test_what_is_not_given_is_said_to_be_assumed(
@@ -61,8 +65,9 @@ def test_a_mode_alone_is_a_hart_with_all_that_its_entries_can_have(mode: Mode) -
     cpu = modes.in_mode(mode.value, {})
     assert cpu.mode is mode
     assert (cpu.svnapot, cpu.pbmte, cpu.sets_marks) == (wide, wide, False)
-    said = "the hart has Svnapot and Svpbmt, and sets neither A nor D (menvcfg.ADUE=0)"
-    assert list(modes.assumed(cpu, {}, ())) == ([said] if wide else [])
+    has = "has Svnapot and Svpbmt, and " if wide else ""
+    said = f"the hart {has}sets neither A nor D (menvcfg.ADUE=0)"
+    assert list(modes.assumed(cpu, {}, ())) == [said]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def placed(
     """The entries in memory, by their addresses, and the tables that are made up.
 
     table   the root's
-    given   entries by their levels
+    given   entries by their levels; of a case whose root's table is missing, none
     rights  what entries grant that are made up
     free    addresses for tables that are made up
     """
@@ -110,7 +110,7 @@ def placed(
         slot, raw = table.slot_for(address), given.get(table.level)
         if raw is None:
             raw = words.get(slot.address)
-        if raw is None and table.level > min(given):
+        if raw is None and table.level > min(given, default=table.level):
             below = next(free)
             raw = format.pointer(below, table.level, rights)
             made.add(below)

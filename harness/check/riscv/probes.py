@@ -166,7 +166,7 @@ def _reached(cpu: Cpu, paths: Paths, addresses: Words) -> tuple[Mask, Words]:
         napot = raw >> np.uint64(63) != 0  # of 32 bits no entry has N
         offset_bits = np.where(napot, 16, 12 + table_bits * level).astype(np.uint64)
         offset = (np.uint64(1) << offset_bits) - np.uint64(1)
-        # The page number begins at bit 10, and of 64 bits ends below 54.
+        # PPN: bits 53:10 (Sv32: 31:10).
         begins = (raw << np.uint64(10) >> np.uint64(20) << np.uint64(12)) & ~offset
         said = begins | addresses & offset
         physical, leaf = np.where(leaf, physical, said), leaf | here

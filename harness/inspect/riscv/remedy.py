@@ -79,7 +79,7 @@ def _wellformed(step: Step, needed: int) -> Iterator[tuple[int, int]]:
     for part in shape.reserved:
         if (raw ^ part.value) & part.mask:
             yield part.value & ~raw, part.mask & ~part.value & raw
-            if part.value:  # which the size of a NAPOT page has alone
+            if part.value:  # only a NAPOT page's size must equal a value
                 yield 0, N
             return
     for odd in shape.forbidden:

@@ -371,7 +371,7 @@ def test_addresses_of_every_size_are_tried(mode: str, least: int) -> None:
     assert older == set(range(64 - 39, MODES[mode].bits + 1))
 
 
-def test_quick_is_two_million_accesses_with_epan_and_without() -> None:
+def test_quick_is_at_least_two_million_accesses_with_epan_and_without() -> None:
     for features in (ALL, Features(pan=2)):
         some = [one for mode in MODES for one in families("quick", mode, features)]
         tried = sum(
@@ -379,7 +379,7 @@ def test_quick_is_two_million_accesses_with_epan_and_without() -> None:
             * int(one.product.legal().sum())
             for one in some
         )
-        assert 2_000_000 <= tried < 3_000_000
+        assert tried >= 2_000_000
 
 
 def test_full_tries_every_control_state_of_rights() -> None:

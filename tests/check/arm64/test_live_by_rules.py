@@ -273,7 +273,7 @@ def test_a_space_has_the_lower_half_of_whole_tables(granule: str, levels: int, b
 
 def test_the_plugin_s_spaces_have_the_levels_that_they_are_called_by() -> None:
     guest: Any = ByRules((10, 0, 13), ram_bytes=128 * MIB)
-    assert set(LEVELS) == {3, 4} and DEFAULT == ("tcg",)
+    assert set(LEVELS) == {3, 4} and "tcg" in DEFAULT
     for levels, name in LEVELS.items():
         cpu = new_space(guest, levels).cpu
         assert (cpu.levels, name) == (levels, f"{levels}-level")

@@ -50,6 +50,9 @@ DEPARTS: Final[Mapping[Version, frozenset[str]]] = {
 PMM, PBMTE_BIT, N = 3 << 32, 1 << 62, 1 << 63
 RESERVED, PAGE_NUMBER = riscv_rules.is_reserved, riscv_rules.page_number
 _SEVEN, _LATER = 0xC000_0000_0000_00F1, 0xF800_0000_0000_00FD
+"""What can be set of menvcfg: FIOM in bit 0, CBIE, CBCFE and CBZE in 7:4, PBMTE and STCE in 63:62;
+later LPE and SSE in 3:2, and DTE, CDE and ADUE in 61:59 too ("Machine Environment Configuration
+(menvcfg) Register")."""
 
 
 def info(xlen: int, version: Version, *without: str) -> MachineInfo:

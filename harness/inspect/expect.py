@@ -82,7 +82,8 @@ LETTERS: Final = {"r": "read", "w": "write", "x": "fetch"}
 """What the letters of `user` and `supervisor` stand for."""
 
 MOST: Final = 1 << 24
-"""Entries of a space, each counted at all its addresses, that can be compared."""
+"""Entries of a space, each counted at all its addresses, that can be compared: 64 GiB of 4K
+pages."""
 
 
 @cache

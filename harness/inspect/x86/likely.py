@@ -134,7 +134,7 @@ def _guess(cpu: Cpu, reading: Reading, linux: LinuxReading | None) -> Guess | No
         return (
             _inverted(cpu, reading)
             or as_data
-            or _shifted(cpu, reading, entry)
+            or _shifted(cpu, reading)
             or _of_wider(cpu, reading, entry)
             or _one_bit(cpu, reading, entry)
             or _data(data.numbers(raw) or data.noise(raw, LARGEST_WIDTH))
@@ -206,14 +206,14 @@ def of_lower_table(cpu: Cpu, reading: Reading) -> Guess | None:
     )
 
 
-def _shifted(cpu: Cpu, reading: Reading, entry: Malformed) -> Guess | None:
+def _shifted(cpu: Cpu, reading: Reading) -> Guess | None:
     """An entry whose address was shifted as a frame number is, and was none: no address of fewer
     bits than twice those of an offset in a page is left in it.
 
     A page's address of a single bit is rather the page at 0, with that bit set.
     """
     address = reading.raw & ADDRESS
-    if not cpu.long or entry.bits & ~ADDRESS or address & ((1 << 2 * PAGE_BITS) - 1):
+    if address % (1 << 2 * PAGE_BITS):
         return None
     meant = address >> PAGE_BITS
     made = _entry(cpu, reading.level, reading.raw & ~ADDRESS | meant)

@@ -388,8 +388,7 @@ def _wellformed(cpu: Cpu, found: Walk) -> Iterator[_Move]:
     assert isinstance(entry, Malformed)
     format = slot.table.format
     yield (_Bits(slot.address, 0, entry.bits),)
-    points = format.levels[slot.level].pointer is not None and raw & formats.PS & ~entry.bits
-    if points and isinstance(format.decode(raw & ~formats.PS, slot.level), Pointer):
+    if isinstance(format.decode(raw & ~formats.PS, slot.level), Pointer):
         yield (_Bits(slot.address, 0, formats.PS),)
     if entry.bits & formats.XD and not cpu.nxe:
         yield (_Bits("efer", Efer.NXE, 0),)

@@ -25,6 +25,7 @@ from harness.report.fault import explanation_lines
 
 TABLE = 0x1000
 ADDRESS = Virtual(0x40_5123)
+LOAD = Access(Kind.READ, user=False)
 ACCESSES = [Access(kind, user) for kind in Kind for user in (False, True)]
 
 
@@ -189,6 +190,14 @@ def test_sum_and_mxr_are_offered_behind_changes_of_the_entry() -> None:
     assert ["mstatus.MXR"] in named
     assert ["mstatus.SUM MXR"] in named
     assert found[-1].unprotects
+
+
+@pytest.mark.parametrize("cpu", [*states()], ids=str)
+def test_protection_is_switched_off_where_sum_is_set_and_by_nothing_else(cpu: Cpu) -> None:
+    found = remedies(cpu, tables(cpu, *[-1] * (cpu.levels - 1), PAGE | X | U | A), ADDRESS, LOAD)
+    for one in found:
+        changed = [setting.old ^ setting.new for setting in one.settings]
+        assert one.unprotects == any(bits & Mstatus.SUM for bits in changed)
 
 
 def test_what_is_missing_is_made_with_the_bits_that_the_access_needs() -> None:

@@ -115,6 +115,11 @@ def test_the_text_tells_its_architecture(arch: str, texts: dict[str, str]) -> No
     assert architecture_of("nothing of the kind") == "x86"
 
 
+@pytest.mark.parametrize(("length", "arch"), [(4096, "riscv"), (4097, "x86")])
+def test_a_line_tells_nothing_behind_its_first_4096_characters(length: int, arch: str) -> None:
+    assert architecture_of("badaddr: 00000368".rjust(length)) == arch
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -29,6 +29,7 @@ from harness.inspect.held import hold_tables, refuse
 from harness.inspect.snapshot import Snapshot, SourceError
 from harness.inspect.sources import qmp
 from harness.inspect.translation import translate
+from harness.inspect.x86.doubt import doubt
 from harness.inspect.x86.live import _control, _model, hold_beside
 from harness.machine.errors import MachineError, Misuse, ProtocolError
 from harness.machine.foreign import ForeignMonitor, conversation
@@ -572,22 +573,25 @@ def test_what_a_qemu_shows_of_its_memory_is_kept_and_nothing_else_is_read_later(
         found.memory.load(Physical(0xB000), 8)
 
 
-def test_where_a_table_was_probably_meant_to_be_is_read_while_it_can_be() -> None:
-    """A PDE whose table was shifted left by 7 bits: it is named after the guest runs on."""
-    words = {0x1000: 0x1_5000 << 7 | 0x23, 0x1_5000: 0x1023}
-    octets = np.zeros(0x2_0000, np.uint8)
+def holding(words: Mapping[int, int], size: int) -> tuple[HeldMemory, Span]:
+    """Memory that is read by pages, with some words, and where it is."""
+    whole = BufferMemory(np.zeros(0x2_0000, np.uint8))
     for at, word in words.items():
-        octets[at : at + 4] = np.frombuffer(word.to_bytes(4, "little"), np.uint8)
-    backed = Span.of(0, len(octets))
+        whole.store(Physical(at), size, word)
 
     def read(units: Words) -> tuple[Octets, Mask]:
-        there = units <= np.uint64(backed.last)
+        there = units <= np.uint64(whole.span.last)
         found = np.zeros((len(units), 0x1000), np.uint8)
         for number in np.flatnonzero(there):
-            found[number] = octets[int(units[number]) :][:0x1000]
+            found[number] = whole.octets[int(units[number]) :][:0x1000]
         return found, there
 
-    memory = HeldMemory(0x1000, read)
+    return HeldMemory(0x1000, read), whole.span
+
+
+def test_where_a_table_was_probably_meant_to_be_is_read_while_it_can_be() -> None:
+    """A PDE whose table was shifted left by 7 bits: it is named after the guest runs on."""
+    memory, backed = holding({0x1000: 0x1_5000 << 7 | 0x23, 0x1_5000: 0x1023}, 4)
     cpu = Cpu.in_mode(Mode.BITS_32, 0x1000)
     hold_tables(memory, cpu.roots)
     hold_beside(Snapshot("guest", cpu, memory, (backed,)), memory, stack=False)
@@ -596,6 +600,28 @@ def test_where_a_table_was_probably_meant_to_be_is_read_while_it_can_be() -> Non
     assert found.stages[0].likely == (
         "the table at 0x15000, whose address was shifted left by 7 bits",
     )
+
+
+def test_the_table_beside_an_empty_root_is_read_while_it_can_be() -> None:
+    """Its entries lead to a page at 0x7000."""
+    path = {0x3000: 0x4007, 0x4000: 0x5007, 0x5000: 0x6007, 0x6000: 0x7007}
+    memory, backed = holding(path, 8)
+    cpu = Cpu.long_mode(4, 0x2000)
+    hold_tables(memory, cpu.roots)
+    hold_beside(Snapshot("guest", cpu, memory, (backed,)), memory, stack=False)
+    memory.read = refuse
+    assert "the table after it, at 0x3000, would map 1" in (doubt(cpu, memory) or "")
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_a_stack_is_read_where_it_is_asked_for(stack: bool) -> None:
+    memory, _ = holding({0x3000: 0x4007, 0x4000: 0x7007}, 4)
+    cpu = Cpu.in_mode(Mode.BITS_32, 0x3000)
+    hold_tables(memory, cpu.roots)
+    hold_beside(Snapshot("guest", cpu, memory, None, registers={"rsp": 0}), memory, stack)
+    memory.read = refuse
+    with contextlib.nullcontext() if stack else pytest.raises(SourceError, match="at 0x7000 was"):
+        assert memory.load(Physical(0x7000), 8) == 0
 
 
 @pytest.mark.parametrize("has", [False, True])

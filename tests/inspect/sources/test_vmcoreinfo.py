@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
 import pytest
 
+from harness.inspect.sources.content import Content
+from harness.inspect.sources.vmcoreinfo import left_in
 from harness.inspect.sources.vmcoreinfo import told as numbers
 from harness.inspect.x86.vmcoreinfo import registers
 
@@ -52,3 +57,21 @@ def test_numbers_are_in_tens_and_symbols_in_sixteens_unless_marked(
     found = numbers(b"OSRELEASE=6.12\n" + line + b"\nNUMBER(y)=1\n")
     assert found.pop(b"NUMBER(y)") == 1
     assert [*found.values()] == ([] if number is None else [number])
+
+
+@pytest.mark.parametrize("begin", [0, (1 << 20) - 4], ids=["in one part", "across parts"])
+@pytest.mark.parametrize(("size", "is_note"), [(64 << 10, True), ((64 << 10) + 1, False)])
+def test_a_note_has_64_kib_at_most(tmp_path: Path, begin: int, size: int, is_note: bool) -> None:
+    head = struct.pack("<III", 11, size - 24, 0) + b"VMCOREINFO\0\0"
+    text = b"OSRELEASE=6.12\n".ljust(size - len(head), b"\n")
+    (tmp_path / "memory").write_bytes(bytes(begin) + head + text + bytes(1 << 20))
+    found = list(left_in(Content.of_file(tmp_path / "memory")))
+    assert found == ([text] if is_note else [])
+
+
+@pytest.mark.parametrize(("name", "is_note"), [(10, False), (11, True), (12, False)])
+def test_a_note_says_the_size_of_its_name(tmp_path: Path, name: int, is_note: bool) -> None:
+    text = b"OSRELEASE=6.12\n"
+    head = struct.pack("<III", name, len(text), 0) + b"VMCOREINFO\0\0"
+    (tmp_path / "memory").write_bytes(head + text)
+    assert list(left_in(Content.of_file(tmp_path / "memory"))) == [text] * is_note

@@ -482,6 +482,7 @@ def test_more_entries_than_can_be_compared_are_refused(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """16, 8 and 4 pages are mapped."""
+    assert module.MOST * PAGE == 64 << 30  # as is said of it
     monkeypatch.setattr(module, "MOST", 28)
     assert made.unmet(MEANT) == []
     monkeypatch.setattr(module, "MOST", 27)

@@ -65,7 +65,9 @@ def guess(raw: int, level: int = 0, cpu: Cpu = CPU, dialect: bool = False) -> st
         (0xFFFF_8000_3F00_0000, 1, CPU, "a pointer to 0xffff80003f000000: this may be data"),
         (0xFFFF_FFFF_8100_0000, 1, CPU, "a pointer to 0xffffffff81000000, or a number of 32 bits"),
         (1 << 45 | 0x2067, 0, CPU, "the 4K page at 0x2000, with bit 45 set by mistake"),
-        (0x1_2345_6000 << 12 | 0x67, 0, CPU, "the 4K page at 0x123456000, whose address was shif"),
+        (0x1_2345_7000 << 12 | 0x67, 0, CPU, "the 4K page at 0x123457000, whose address was shif"),
+        (0x1_2345_7000 << 12 | 0x67, 0, PAE, "the 4K page at 0x123457000, whose address was shif"),
+        (0x1_2345_7000 << 12 | 0x67, 1, PAE, "the table at 0x123457000, whose address was shif"),
         (0x1_2345_6000 << 12 | 0x67, 1, CPU, "the table at 0x123456000, whose address was shif"),
         (0x1000_0000 << 12 | 0x67, 3, CPU, "the table at 0x10000000, whose address was shifted"),
         (0x1_2340_0000 << 12 | 0xE7, 1, CPU, "the 2M page at 0x123400000, whose address was sh"),
@@ -419,6 +421,21 @@ def test_no_address_was_shifted_where_no_page_of_that_size_is() -> None:
     assert guess(0x1_2345_7000 << 12 | 0xE7, 1) == ""
 
 
+def test_no_address_was_shifted_where_it_would_have_been_within_a_page() -> None:
+    assert "shifted" not in guess(0x1_2345_6800 << 12 | 0x67)
+
+
+@pytest.mark.parametrize("upper", [0, 1, 0xFFFF, 0x1_0000])
+@pytest.mark.parametrize("lower", [0, 1, 0xFFFF, 0x1_0000, 0x8000_0001])
+def test_a_word_is_two_small_numbers_where_both_have_16_bits_and_neither_is_0(
+    upper: int, lower: int
+) -> None:
+    small = {upper, lower} <= {1, 0xFFFF}
+    said = f"two numbers of 32 bits, {lower:#x} and {upper:#x}"
+    assert (data.numbers(upper << 32 | lower) or "").startswith(said) == small
+    assert small or data.numbers(upper << 32 | lower) is None
+
+
 @pytest.mark.parametrize("raw", [1 << 45 | 1 << 44 | 0x2067, 1 << 63 | 1 << 45 | 0x2067])
 def test_more_than_a_bit_of_the_address_is_no_slip(raw: int) -> None:
     assert "by mistake" not in guess(raw, 0, replace(CPU, efer=CPU.efer & ~Efer.NXE))
@@ -433,6 +450,19 @@ def test_the_address_speaks_for_a_guess_where_linux_maps_all_memory() -> None:
     said = guesses(made, 0xFFFF_8880_58A6_7ABC, dialect=True)
     assert said[1:] == (
         "0x58a67000 is where 0xffff888058a67000 leads in Linux's map of all memory",
+    )
+
+
+def test_the_address_of_a_large_page_is_compared_without_that_of_a_byte_in_it() -> None:
+    """A PDE of a 2M page with its address inverted, in Linux's map of all memory."""
+    inverted, words = 0x000F_FFFF_A740_00E3, {0x1888: 0x2067, 0x2008: 0x3067}
+    memory = BufferMemory(bytearray(0x5000))
+    for address, word in {**words, 0x3628: inverted}.items():
+        memory.store(Physical(address), 8, word)
+    made = Snapshot("oops", replace(CPU, cr3=0x1000), memory, (memory.span,))
+    said = guesses(made, 0xFFFF_8880_58BF_FABC, dialect=True)
+    assert said[1:] == (
+        "0x58a00000 is where 0xffff888058a00000 leads in Linux's map of all memory",
     )
 
 

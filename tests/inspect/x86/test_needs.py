@@ -15,7 +15,7 @@ from harness.inspect.snapshot import Snapshot
 from harness.inspect.x86 import needs
 from harness.inspect.x86.lint import NEEDS
 from harness.inspect.x86.memory_type import types
-from harness.inspect.x86.processor import tables_of
+from harness.inspect.x86.processor import tables_of, unseen_keys
 from harness.machine.monitor import segments_in
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory
@@ -499,3 +499,17 @@ def test_a_guest_without_an_idt_that_works_is_found_alive_and_dead(tmp_path: Pat
         assert (code, errors) == (1, "")
         assert "error: stack-unreachable, 1 time" in out
     assert answers[0][1].splitlines()[2:6] == answers[1][1].splitlines()[2:6]
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_of_protection_keys_is_assumed_what_the_mode_has(mode: Mode) -> None:
+    """Keys are of 4-level and 5-level paging alone (SDM 4.6.2), whatever CR4 says."""
+    for bits, names in (
+        (Cr4(0), []),
+        (Cr4.PKE, ["PKRU"]),
+        (Cr4.PKS, ["IA32_PKRS"]),
+        (Cr4.PKE | Cr4.PKS, ["PKRU", "IA32_PKRS"]),
+    ):
+        cpu = Cpu.in_mode(mode, 0)
+        said = list(unseen_keys(replace(cpu, cr4=cpu.cr4 | bits), "a core"))
+        assert [one.rpartition(" ")[2] for one in said] == (names if cpu.long else [])

@@ -143,7 +143,9 @@ def one_after_the_other(
             yield mutant, ending
         else:
             lived.append(mutant)
+            print(f"{ending}, and is tried again: {mutant}", flush=True)
     if lived:
+        print(f"{len(lived)} are tried again", flush=True)
         yield from then(lived)
 
 

@@ -83,8 +83,8 @@ def test_a_word_of_which_one_byte_lies_outside_is_not_tried(first: int) -> None:
     assert PAGE in cases_of(4, Span(PAGE - 1, PAGE - 1)).address
 
 
-@pytest.mark.parametrize("mode", [Mode.BITS_32, Mode.PAE])
-def test_a_last_page_below_4_gib_has_nothing_beyond_it(mode: Mode) -> None:
+def legacy_cases(mode: Mode) -> Cases:
+    """The last page below 4 GiB, outside long mode."""
     memory = BufferMemory(np.zeros(1 << 20, np.uint8))
     allocator = TableAllocator(memory, memory.span)
     format = Cpu.in_mode(mode, 0).format
@@ -94,8 +94,19 @@ def test_a_last_page_below_4_gib_has_nothing_beyond_it(mode: Mode) -> None:
         cpu = replace(cpu, pdptes=(0, 0, 0, root.address | formats.P))
     space = Space(memory, cpu.roots, allocator)
     space.map(Virtual((1 << 32) - 0x1000), np.array([0x5000], np.uint64), 0, formats.RW)
-    cases = of_space(cpu, memory, bulk.leaves(memory, cpu.roots), [NOWHERE])
-    assert cases.address.max() == (1 << 32) - 8
+    return of_space(cpu, memory, bulk.leaves(memory, cpu.roots), [NOWHERE])
+
+
+@pytest.mark.parametrize("mode", [Mode.BITS_32, Mode.PAE])
+def test_a_last_page_below_4_gib_has_nothing_beyond_it(mode: Mode) -> None:
+    assert legacy_cases(mode).address.max() == (1 << 32) - 8
+
+
+@pytest.mark.parametrize("mode", [Mode.BITS_32, Mode.PAE])
+def test_outside_long_mode_stray_addresses_are_all_over_the_32_bits(mode: Mode) -> None:
+    stray = tried(legacy_cases(mode), Kind.READ, user=False)
+    assert len(stray) > 100
+    assert {at >> 28 for at in stray} == set(range(16))
 
 
 def test_stray_addresses_are_words_all_over_the_64_bits() -> None:

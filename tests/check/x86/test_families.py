@@ -1,5 +1,7 @@
 """The declared cases are those that the matrix promises, and their words say what they declare."""
 
+import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,7 +11,7 @@ from harness.check.x86.matrix import families as declared
 from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.chain import Chain, Lanes
 from harness.check.x86.matrix.families import Family, families
-from harness.check.x86.matrix.stage import WINDOW_SLOT, Control, Model
+from harness.check.x86.matrix.stage import UPPER_WINDOW_SLOT, WINDOW_SLOT, Control, Model
 from harness.check.x86.matrix.warm import sequences
 from harness.check.x86.window import Window
 from harness.machine.ram import ARENA, LARGEST_RAM
@@ -323,6 +325,63 @@ def test_cd_and_nw_are_changed_alone_and_together() -> None:
         assert {("29", 0), ("30", 0), ("29+30", 0)} <= changes(model, "cr0", "bochs")
 
 
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.mode)
+def test_paging_and_protection_are_left_alone_and_together(model: Model) -> None:
+    assert {("0", 0), ("31", 0), ("0+31", 0)} <= changes(model, "cr0", "bochs")
+
+
+CONTROL_BITS = {
+    "wp": ("cr0", 16),
+    "nxe": ("efer", 11),
+    "smep": ("cr4", 20),
+    "smap": ("cr4", 21),
+    "pge": ("cr4", 7),
+    "pke": ("cr4", 22),
+    "pks": ("cr4", 24),
+    "cet": ("cr4", 23),
+    "lass": ("cr4", 27),
+    "pcide": ("cr4", 17),
+    "pcd": ("cr3", 4),
+}
+"""Where each part of a control state stands (SDM volume 3A, 2.2.1, 2.5 and 4.2)."""
+
+
+@pytest.mark.parametrize("model", EVERY_MODE, ids=str)
+def test_every_part_of_a_control_state_is_one_bit_of_a_register(model: Model) -> None:
+    nothing = Control(**dict.fromkeys(CONTROL_BITS, False))
+    usual = model.cpu(nothing)
+    for name, (register, bit) in CONTROL_BITS.items():
+        changed = model.cpu(replace(nothing, **{name: True}))
+        assert getattr(changed, register) ^ getattr(usual, register) == 1 << bit
+        assert replace(changed, **{register: getattr(usual, register)}) == usual
+    rights = model.cpu(replace(nothing, pkru=0x1234, pkrs=0x5678))
+    assert (rights.pkru, rights.pkrs) == (0x1234, 0x5678)
+    assert replace(rights, pkru=0, pkrs=0) == usual
+    assert {*CONTROL_BITS, "pkru", "pkrs"} == {*vars(Control())}
+
+
+MORE_IN_FULL = {
+    "locked": {"upper.XD", "lower.US"},
+    "shadow": {"upper.D", "lower.A", "lower.XD"},
+}
+"""The bits that vary in the full preset alone."""
+
+
+@pytest.mark.parametrize("name", MORE_IN_FULL)
+def test_full_varies_more_bits_of_two_entries_than_quick(name: str) -> None:
+    found: dict[str, list[dict[str, tuple[object, ...]]]] = {}
+    for preset in ("quick", "full"):
+        axes = [one.product.axes for one in families(preset, [MODELS[0]], ()) if one.name == name]
+        found[preset] = [{axis.name: axis.values for axis in some} for some in axes]
+    assert len(found["quick"]) == len(found["full"])
+    more = set[str]()
+    for quick, full in zip(found["quick"], found["full"], strict=True):
+        assert all({*values} <= {*full[axis]} for axis, values in quick.items())
+        assert full["ac"] == (0, 1)
+        more |= {*full} - {*quick}
+    assert more == MORE_IN_FULL[name]
+
+
 def test_full_tries_every_control_state_at_every_level() -> None:
     for one in families("full", [MODELS[0]], ()):
         if one.name in ("entry", "pair", "rights", "place"):
@@ -342,6 +401,10 @@ def test_both_sides_of_every_canonical_edge_are_tried_and_the_window_is_not(mode
     top = model.format.levels[-1]
     assert WINDOW_SLOT not in {top.index(page) for page in (*pages, declared.home(model))}
     assert [top.index(window.first) for window in model.windows] == [WINDOW_SLOT]
+    lower, upper = replace(model, lass=True).windows
+    assert [lower] == [*model.windows]
+    assert (top.index(upper.first), upper.size) == (UPPER_WINDOW_SLOT, top.size)
+    assert upper.first >> (9 * model.levels + 11) == (1 << 64) - 1 >> (9 * model.levels + 11)
 
 
 def test_the_last_byte_is_accessed_as_a_byte() -> None:
@@ -366,21 +429,34 @@ def test_a_page_beyond_memory_is_marked_so_and_never_fetched_from() -> None:
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_code_is_left_out_where_a_present_page_lies_beyond_memory_and_nowhere_else(
+def test_a_present_entry_that_leads_elsewhere_or_code_to_no_memory_is_left_out_and_no_other(
     model: Model, level: int
 ) -> None:
-    """By the entry: P, PS above the lowest level, and the bits of its address from 4 GiB on."""
+    """By the entry: P, PS above the lowest level, and its address, of which bits 39:32 lead a page
+    to no memory.  Bit 12 is PAT of a large page, and of a pointer's address."""
     one = family(model, "entry", level=level)
-    (rule,) = (rule for rule in one.product.rules if rule.reason.startswith("there is no code"))
-    out = np.broadcast_to(rule.leaves_out(one.product.grid), one.product.shape).ravel()
-    numbers = np.arange(len(out))
+    numbers = np.arange(math.prod(one.product.shape))
     places = one.product.places(numbers)
     values = {axis.name: axis.array[places[axis.name]] for axis in one.product.axes}
     word = declared.lanes(one, chain(model), numbers).words[level]
+    present, fetch = word & np.uint64(1) != 0, values["access"] == "fetch"
     page = (word & np.uint64(0x80) != 0) | (level == 0)
     beyond = word & np.uint64((1 << 40) - (1 << 32)) != 0
-    code = np.isin(values["access"], ("fetch", "descriptor"))
-    assert np.array_equal(out, (word & np.uint64(1) != 0) & page & beyond & code) and out.any()
+    frame = np.where(fetch, np.uint64(CODE[level]), np.uint64(DATA[level]))
+    moved = (word ^ frame) & np.uint64((1 << 32) - (1 << 12 + 9 * level)) != 0
+    table = (3 + level) * MIB
+    left_out = {
+        "there is no code": page & beyond & (fetch | (values["access"] == "descriptor")),
+        "the page's address": page & moved,
+        "the table's address": ~page & (word & np.uint64((1 << 40) - (1 << 12)) != table),
+    }
+    met = set[str]()
+    for begins, expected in left_out.items():
+        (rule,) = (rule for rule in one.product.rules if rule.reason.startswith(begins))
+        out = np.broadcast_to(rule.leaves_out(one.product.grid), one.product.shape).ravel()
+        assert np.array_equal(out, present & expected), begins
+        met |= {begins} if out.any() else set()
+    assert met == {"there is no code"} | ({"the table's address"} if level else set())
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
@@ -414,6 +490,14 @@ LEFT_OUT: dict[str, tuple[tuple[str, ...], set[tuple[str | int, ...]]]] = {
         {("shadow-read", "supervisor"), ("shadow-write", "supervisor")},
     ),
     "the user's stack, which RET": (("access", "by"), {("return", "user")}),
+    "no descriptor table": (
+        ("access", "address"),
+        {
+            ("descriptor", address)
+            for address in declared.places(MODELS[0])
+            if 1 << 47 <= address < (1 << 64) - (1 << 47)
+        },
+    ),
     "the code that a fetch": (("offset", "access"), {("last-word", "fetch")}),
     "a push or a descriptor": (
         ("offset", "access"),

@@ -118,7 +118,7 @@ def test_a_mode_that_the_engine_lacks_is_skipped_and_alone_refused() -> None:
     plan = matrix.plan("quick", MODES, "tcg", processor("la57"))
     assert any("LA57" in reason for reason in plan.skipped)
     assert {part.family.model.mode for part in plan.work} == {"32", "pae", "4"}
-    with pytest.raises(Misuse, match="five-level paging"):
+    with pytest.raises(Misuse, match=r"^tcg can try nothing of it: mode 5: .*five-level paging"):
         matrix.plan("quick", ["5"], "tcg", processor("la57"))
 
 

@@ -19,7 +19,7 @@ from harness.paging.x86.cpu import Cpu
 
 RAM = ARENA.stop + 4 * MIB
 OURS, FREE = ARENA.stop + MIB, ARENA.stop + 2 * MIB
-ROOM, OWN, TABLE, NOWHERE, ROM, LOST = (Virtual(n * MIB * 4) for n in range(1, 7))
+ROOM, OWN, TABLE, NOWHERE, ROM, LOST, STUB = (Virtual(n * MIB * 4) for n in range(1, 8))
 BETWEEN = 1 << 47
 """An address that is not canonical."""
 
@@ -34,8 +34,10 @@ def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_aske
         space.map(virtual, np.array([frame], np.uint64), 0, formats.RW)
     # A table where there is no memory, as there is none behind a page: its cases count once.
     space.write(space.slot(LOST, 1), RAM | formats.P | formats.RW)
+    # A table of the stub's own, as the window's are.
+    space.write(space.slot(STUB, 1), ARENA.start | formats.P | formats.RW)
     kinds = [Kind.READ, Kind.WRITE, Kind.FETCH]
-    addresses = [*frames, LOST, BETWEEN]
+    addresses = [*frames, LOST, BETWEEN, STUB]
     cases = Cases(
         np.repeat(np.array(addresses, np.uint64), len(kinds)),
         np.tile(np.array(kinds, np.uint8), len(addresses)),
@@ -47,10 +49,12 @@ def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_aske
     expected, counted = expect(cpu, memory, tables, cases, window)
 
     asked = list(zip(expected.cases.address.tolist(), expected.cases.kind.tolist(), strict=True))
-    room, between = ([(at, kind) for kind in kinds] for at in (ROOM, BETWEEN))
-    assert asked == [*room, (TABLE, Kind.READ), (TABLE, Kind.WRITE), *between]
-    assert expected.paths.used.all(axis=0).tolist() == [True] * 5 + [False] * 3
-    assert not expected.paths.used[:, -3:].any(), "nothing is read where no root serves"
+    room, between, stub = ([(at, kind) for kind in kinds] for at in (ROOM, BETWEEN, STUB))
+    assert asked == [*room, (TABLE, Kind.READ), (TABLE, Kind.WRITE), *between, *stub]
+    assert expected.paths.used.all(axis=0).tolist() == [True] * 5 + [False] * 3 + [True] * 3
+    assert not expected.paths.used[:, 5:8].any(), "nothing is read where no root serves"
+    in_stub = expected.window[0] & expected.paths.used[0]
+    assert in_stub.tolist() == [False] * 8 + [True] * 3, "nor is another's entry the stub's own"
     assert counted == {
         "the page holds the harness's own memory": 2 * len(kinds),
         "the page has no memory behind it": len(kinds),

@@ -281,7 +281,7 @@ def read(
 
 
 WORDS = {Mode.BITS_32: 2, Mode.PAE: 2, Mode.LEVEL_4: 4, Mode.LEVEL_5: 5}
-SMEP, SMAP, PKE, PKS = (1 << bit for bit in (20, 21, 22, 24))
+MCE, SMEP, SMAP, PKE, PKS = (1 << bit for bit in (6, 20, 21, 22, 24))
 
 
 @pytest.mark.parametrize(
@@ -418,6 +418,7 @@ def in_pae(raw: int, register: int = 0) -> dict[str, Any]:
         (Lapse.PAGE_4M, {1: GIGABYTE | 1 << 20 | 1 << 21}, NARROW, False),
         (Lapse.PAGE_4M, {1: GIGABYTE | 1 << 20}, {**NARROW, "maxphyaddr": 40}, False),
         (Lapse.PAGE_4M, {1: GIGABYTE | 1 << 20}, {**NARROW, "cr4": 0}, False),
+        (Lapse.PAGE_4M, {1: GIGABYTE | 1 << 20}, {**NARROW, "cr4": 1 << 4 | MCE}, True),
         (Lapse.PAGE_4M, {1: TABLES | 1 << 20}, NARROW, False),
         (Lapse.PAGE_4M, {1: GIGABYTE & ~P | 1 << 20}, NARROW, False),
         (Lapse.PAGE_4M, {0: GIGABYTE | 1 << 20}, NARROW, False),

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from harness.check.compare import PROBE
 from harness.check.replay import CaseError
 from harness.check.x86.matrix.case import MatrixCase, saved
 from harness.check.x86.matrix.stage import WINDOW_KEY, Control
+from harness.check.x86.replay import ORACLES, Case
 from harness.machine.ram import TABLE_ARENA
 from harness.paging.x86.access import Access, Kind
 from tests.cli.commands import run
@@ -120,6 +122,22 @@ def test_every_value_of_another_type_is_refused(
                 assert str(place[0]) in str(refused.value)
                 assert "\n" not in str(refused.value)
     assert tried > 100
+
+
+@pytest.mark.parametrize("oracle", ORACLES)
+def test_an_access_goes_with_a_probe_and_with_no_other_question(
+    tmp_path: Path, layout_case: dict[str, Any], oracle: str
+) -> None:
+    content = {**layout_case, "oracle": oracle}
+    access = {"kind": "read", "user": True}
+    for given in (None, access):
+        path = written(tmp_path, {**content, "access": given})
+        if (given is None) != (oracle == PROBE):
+            read = saved(path)
+            assert isinstance(read, Case) and read.oracle == oracle
+        else:
+            with pytest.raises(CaseError, match=f"an access goes with the oracle {PROBE}, and"):
+                saved(path)
 
 
 @pytest.mark.parametrize(

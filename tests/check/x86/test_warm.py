@@ -17,7 +17,7 @@ from harness.check.x86.matrix.families import Family
 from harness.check.x86.matrix.rig import Rig, guest_of
 from harness.check.x86.matrix.run import Plan
 from harness.check.x86.matrix.stage import MODES, Change, Control, Model
-from harness.check.x86.matrix.warm import KEY_NOT_KEPT, PVM_KEEPS_XD, sequences
+from harness.check.x86.matrix.warm import KEY_CHANGES, KEY_NOT_KEPT, PVM_KEEPS_XD, sequences
 from harness.check.x86.quirks import PVM_KEEPS_XD_PAGE, known_of
 from harness.machine.x86.engines import executor, why_absent
 from harness.machine.x86.guest import Guest
@@ -78,6 +78,16 @@ def test_full_changes_every_bit_under_more_states_than_quick() -> None:
     }
     for name in ("WP", "SMEP", "SMAP", "NXE"):
         assert states["quick", name] < states["full", name], name
+
+
+def test_keys_change_in_one_register_at_a_time_and_always_withhold_something() -> None:
+    changed = set[tuple[str, ...]]()
+    for one in KEY_CHANGES:
+        first, then = one.first.values(), one.then.values()
+        assert all(keys[name] for keys in (first, then) for name in ("PKE", "PKS", "PKRU", "PKRS"))
+        changed.add(tuple(name for name in first if first[name] != then[name]))
+        assert Change(one.then, one.first) in KEY_CHANGES
+    assert changed == {("PKRU",), ("PKRS",), ("WP",)}
 
 
 @pytest.mark.parametrize("model", EVERY_MODE, ids=str)

@@ -30,6 +30,7 @@ from harness.machine.physical import PhysicalMemory
 from harness.machine.x86.engines import why_absent
 from harness.machine.x86.guest import Guest
 from harness.paging import bulk
+from harness.paging.address import Physical
 from harness.paging.bulk import End, Leaves
 from harness.paging.memory import BufferMemory
 from harness.paging.table import Root
@@ -240,6 +241,20 @@ def test_translations_are_asked_one_byte_outside_what_the_roots_serve(space: Spa
     assert {0, half - 1, half, 2**64 - half - 1, 2**64 - half, 2**64 - 1} <= edges
     for page, size in ((0x4000_0000, 0x1000), (0x8000_0000, 0x20_0000)):
         assert {page, page + size - 1, page - 1, page + size} <= edges
+
+
+def test_a_table_that_the_monitor_finds_elsewhere_is_another_though_it_holds_the_same() -> None:
+    written, moved, changed = (BufferMemory(np.zeros(0x3000, np.uint8)) for _ in range(3))
+    for memory, table in (written, 0x1000), (moved, 0x2000), (changed, 0x1000):
+        memory.store(Physical(0), 8, table | 7)
+    changed.store(Physical(0x1008), 8, 1 << 9)
+    cpu = Cpu.long_mode(4, 0)
+    image = TableImage.of(written, cpu.roots)
+    for seen, wrong in (written, []), (moved, [0, 0x1000]), (changed, [0x1000]):
+        debugger = Debugger(None, cpu, written, None, seen=seen)  # type: ignore[arg-type]
+        found = debugger.compare_tables(image)
+        assert (found.compared, found.disagreed) == (2, len(wrong))
+        assert [one.address for one in found.disagreements] == wrong
 
 
 def test_tables_without_memory_behind_all_of_them_are_no_table_bytes() -> None:

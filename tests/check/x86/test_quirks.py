@@ -20,6 +20,7 @@ from harness.check.x86 import probes
 from harness.check.x86.cases import Cases
 from harness.check.x86.marks import CODE
 from harness.check.x86.quirks import (
+    BOCHS_KEY_OF_SUPERVISOR_PAGE,
     DEBUG_WALKER,
     ENDS_AT_LAST_BYTE,
     FAULT_QUIRKS,
@@ -33,6 +34,7 @@ from harness.check.x86.quirks import (
     RESERVED_WITHOUT_PRESENT,
     TLB_PRINTS_ENTRIES,
     USER_ADDRESS_UNCHECKED,
+    Basis,
     FaultQuirk,
     fault_quirks,
     known_of,
@@ -360,6 +362,51 @@ BEYOND = 0x0000_8000_0000_0000
 
 KEYED = TABLES | 5 << 59
 LOCKED: dict[str, Any] = {"cr4": PKE, "pkru": 0b11 << 10}
+
+
+@pytest.mark.parametrize(
+    ("raw", "asked", "departs"),
+    [
+        (KEYED & ~4, {}, True),
+        (KEYED & ~4, {"mode": Mode.LEVEL_5}, True),
+        (KEYED & ~4, {"pkru": 0b10 << 10, "kind": WRITE}, True),
+        (KEYED & ~4, {"pkru": 0b10 << 10}, False),
+        (KEYED & ~4, {"user": False}, False),
+        (KEYED & ~4, {"implicit": True}, False),
+        (KEYED & ~4, {"kind": FETCH}, False),
+        (KEYED & ~4, {"cr4": 0}, False),
+        (KEYED & ~5, {}, False),
+        (KEYED & ~4 | 1 << 51, {}, False),
+        (KEYED & ~4 ^ 1 << 59, {}, False),
+        (KEYED, {}, False),
+        (TABLES & ~4, {}, False),
+    ],
+)
+def test_on_bochs_pkru_is_asked_about_data_of_the_supervisor_that_the_user_accesses(
+    raw: int, asked: dict[str, Any], departs: bool
+) -> None:
+    reading = read({0: raw}, **{**LOCKED, "user": True, **asked})
+    assert BOCHS_KEY_OF_SUPERVISOR_PAGE.lanes(reading).tolist() == [departs]
+
+
+@pytest.mark.parametrize(("mode", "bits"), [(Mode.LEVEL_4, 48), (Mode.LEVEL_5, 57)])
+def test_on_qemu_8_2_2_an_address_of_the_users_is_what_its_translated_bits_say(
+    mode: Mode, bits: int
+) -> None:
+    """Canonical is an address whose upper bits repeat the highest translated one (SDM volume 1,
+    3.3.7.1)."""
+    address = [0x1000, 1 << 47, 1 << 56, 1 << 63, 2**64 - 1, 0xFF7F << 48, 0x1234_9ABC << 32]
+    cases = Cases(
+        np.array(address * 3, np.uint64),
+        np.full(3 * len(address), READ, np.uint8),
+        np.repeat([True, False, True], len(address)),
+        np.zeros(3 * len(address), np.bool_),
+        np.repeat([False, False, True], len(address)),
+    )
+    basis = USER_ADDRESS_UNCHECKED.as_if(Basis(Cpu.in_mode(mode, 0), cases))
+    low = [one % (1 << bits) for one in address]
+    canonical = [one | ((1 << 64) - (1 << bits) if one >> bits - 1 else 0) for one in low]
+    assert basis.cases.address.tolist() == canonical + address * 2
 
 
 def in_pae(raw: int, register: int = 0) -> dict[str, Any]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import ast
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.check.x86 import second_reading
-from harness.check.x86.cases import Cases
-from harness.check.x86.second_reading import Asked, Reading, Stop, Walked, at
+from harness.check.x86.cases import Cases, reads
+from harness.check.x86.second_reading import Asked, Reading, Stop, Walked, at, by_tables
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED
-from harness.paging.x86.cpu import Cpu
+from harness.paging.x86.cpu import Cpu, Mode
 from tests.paging import rules
 from tests.paging.machines import cpu_of, random_addresses, random_machine, random_memory
 from tests.paging.rules import KINDS, Machine, Translation
@@ -136,7 +137,7 @@ def test_the_second_reading_follows_the_rules(levels: int) -> None:
 def test_it_finds_the_entries_in_memory(levels: int) -> None:
     source = random.Random(levels)
     for _ in range(SEEDS):
-        machine, memory, _, loaded = drawn_case(source, levels)
+        machine, memory, four, loaded = drawn_case(source, levels)
         if loaded is None:
             continue
         addresses = random_addresses(source.getrandbits(32), machine, LANES)
@@ -148,6 +149,47 @@ def test_it_finds_the_entries_in_memory(levels: int) -> None:
             assert reading.walked.stop[lane] == STOPS[walk.end]
             for number, (_, raw) in enumerate(walk.used):
                 assert int(reading.asked.words[-1 - number, lane]) == raw
+        if levels == 3:
+            here = replace(cpu, pdptes=(0,) * 4, pdptes_checked=0)
+            own = np.array(addresses, np.uint64) >> np.uint64(30)
+            held = np.frombuffer(four, "<u8")[own]
+            found = at(here, BufferMemory(memory), cases)
+            assert np.array_equal(found.pdpte, held[None])
+            assert np.array_equal(found.register, own[None])
+
+
+STATES: dict[str, list[int]] = {
+    "cr4": [1 << 4, 1 << 5],
+    "efer": [1 << 11],
+    "maxphyaddr": [36 ^ 46],
+    "page1gb": [True],
+    "pse36": [True],
+    "amd": [True],
+}
+"""What is changed of each part of a CPU state on which it depends how walks end."""
+
+
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+def test_under_another_state_walks_end_as_by_that_state(mode: Mode) -> None:
+    """Whether they are kept from the first or made anew."""
+    source = np.random.default_rng(0)
+    cpu = replace(Cpu.in_mode(mode, 0, cr4=1 << 4), maxphyaddr=36)
+    cases = reads(source.integers(0, 1 << 31, 2000, dtype=np.uint64))
+    shape = 2 if not cpu.long else cpu.levels, len(cases)
+    words = np.uint64(1) | np.uint64(1) << source.integers(0, 64, shape, dtype=np.uint64)
+    words |= np.uint64(1) << source.integers(6, 9, shape, dtype=np.uint64)
+    reading = Reading(by_tables(cpu, cases, words))
+    first, changed = reading.walked, set[str]()
+    for name, flips in STATES.items():
+        for flip in flips:
+            if cpu.long and flip == 1 << 5:
+                continue  # PAE cannot be left there
+            other = replace(cpu, **{name: getattr(cpu, name) ^ flip})
+            anew = Reading(replace(reading.asked, cpu=other)).walked
+            assert np.array_equal(reading.under(other).walked.stop, anew.stop), name
+            assert np.array_equal(reading.under(other).walked.level, anew.level), name
+            changed |= {name} if (anew.stop != first.stop).any() else set()
+    assert changed >= ({"maxphyaddr"} if cpu.long else {"cr4"})
 
 
 KNOWN_NAMES = {"Access", "Kind", "ALLOWED", "Outcomes", "Bytes", "Cpu", "Mask", "Memory", "Words"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from harness.check.space import TABLES, NotedMemory
+from harness.check.x86.fixtures import lacking
 from harness.check.x86.space import GuestSpace
 from harness.machine.ram import ARENA
 from harness.machine.x86.guest import Guest
@@ -33,6 +34,12 @@ def guest(pages: int = FREE, **has: Any) -> Guest:
         engine=SimpleNamespace(name="tcg"),
     )
     return cast(Guest, made)
+
+
+def test_five_levels_need_a_processor_that_has_them_and_four_do_not() -> None:
+    with_la57, without = guest(la57=True), guest(la57=False)
+    assert lacking(without, 5) == "tcg has a processor without LA57, so no five levels"
+    assert [lacking(without, 4), lacking(with_la57, 4), lacking(with_la57, 5)] == [None] * 3
 
 
 def test_frames_follow_each_other_and_are_given_once() -> None:

@@ -124,7 +124,7 @@ class Live(live.Live):
         for level in range(levels):
             used = asked.paths.used[level]
             jobs["where"][used, levels - 1 - level] = asked.paths.slot[level, used]
-        jobs["where"][:, levels] = asked.aimed & ~np.uint64(WORD - 1)
+        jobs["where"][:, levels] = asked.aimed
         return jobs
 
     def _put_marks(self, asked: Accesses, reads: Words, fetches: Words) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from harness.check.compare import PROBE
+from harness.check.compare import PROBE, Disagreement
+from harness.check.layouts import find, load
 from harness.check.replay import CaseError
+from harness.check.validation import SpaceReport
 from harness.check.x86.matrix.case import MatrixCase, saved
 from harness.check.x86.matrix.stage import WINDOW_KEY, Control
 from harness.check.x86.replay import ORACLES, Case
@@ -122,6 +124,17 @@ def test_every_value_of_another_type_is_refused(
                 assert str(place[0]) in str(refused.value)
                 assert "\n" not in str(refused.value)
     assert tried > 100
+
+
+@pytest.mark.parametrize("ac", [False, True])
+def test_a_disagreement_is_saved_with_the_ac_under_which_it_was(ac: bool) -> None:
+    asked = case(ac=ac)
+    flags = frozenset(["AC"]) if ac else frozenset[str]()
+    answers = asked.expected, asked.observed
+    found = Disagreement(PROBE, asked.address, asked.access, *answers, flags=flags)
+    layout = load(find(asked.layout))
+    space = SpaceReport(layout, asked.levels, asked.engine, asked.qemu, None, (), 0.0)
+    assert Case.of(space, found) == asked
 
 
 @pytest.mark.parametrize("oracle", ORACLES)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.mutants import imports
 from tests.mutants import run as module
-from tests.mutants.__main__ import equivalent, outdated
+from tests.mutants.__main__ import LISTED, equivalent, outdated
 from tests.mutants.mutate import Mutant, mutants
 from tests.mutants.run import Runs
 
@@ -378,6 +378,13 @@ def test_what_is_listed_and_is_no_mutant_any_more_is_found(project: Path) -> Non
     gone = text.replace("toy.py", "gone.py")
     file.write_text(gone)
     assert len(outdated(equivalent(listed), {})) == 2
+
+
+def test_what_is_listed_is_in_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changes a line of which a mutant is listed is told so."""
+    monkeypatch.chdir(REPOSITORY)
+    listed = equivalent(LISTED)
+    assert outdated(listed, {path: mutants(path) for path in {key[0] for key in listed}}) == []
 
 
 @pytest.mark.parametrize(

@@ -146,10 +146,18 @@ def expected(
 def departing(
     hart: Hart, cpu: Cpu, lanes: Lanes, quirks: Iterable[RiscvQuirk]
 ) -> Mapping[str, Mask]:
-    """The lanes in which each quirk by itself shows, by its name; of those that show in any."""
+    """The lanes in which each quirk by itself shows, or has a walk end elsewhere, by its name; of
+    those that do in any.
+
+    Where a walk goes on by a quirk, it reads entries that no walk of the rules reads: whether the
+    access comes to the same there is not known of lanes that have the entries of those alone.
+    """
     walked: dict[Format, Walks] = {}
     rules = expected(hart, cpu, lanes, (), walked)
-    shown = {one.name: rules.differs(expected(hart, cpu, lanes, [one], walked)) for one in quirks}
+    shown = dict[str, Mask]()
+    for one in quirks:
+        engine = expected(hart, cpu, lanes, [one], walked)
+        shown[one.name] = rules.differs(engine) | (rules.walks.level != engine.walks.level)
     return {name: where for name, where in shown.items() if where.any()}
 
 

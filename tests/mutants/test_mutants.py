@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import pytest
 
 from tests.mutants import imports
 from tests.mutants import run as module
-from tests.mutants.__main__ import LISTED, equivalent, outdated
+from tests.mutants.__main__ import LISTED, equivalent, one_after_the_other, outdated
 from tests.mutants.mutate import Mutant, mutants
-from tests.mutants.run import Runs
+from tests.mutants.run import KILLED, SURVIVED, TIME, UNSEEN, Runs
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -235,12 +235,26 @@ def test_each_mutant_ends_as_its_tests_say(project: Path) -> None:
     assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
 
 
-def test_what_lives_is_tried_again_with_other_tests(project: Path) -> None:
-    toy, cheap = "harness/paging/toy.py", "tests/paging/test_toy.py::test_limit"
-    done = run(project, toy, "--tests", cheap, "--then", "tests/paging")
-    (total,) = (line.split() for line in done.stdout.splitlines() if line.startswith("all "))
-    assert total[3:6] == ["1", "2", "2"], "out of time, equivalent and living, as of all at once"
-    assert "1 tests take" in done.stdout, "of which no other kills"
+def test_what_lives_is_tried_again_with_other_tests(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = mutants(str(project / "harness/paging/toy.py"))[:4]
+    first = zip(some, (KILLED, SURVIVED, TIME, UNSEEN), strict=True)
+    asked: list[Mutant] = []
+
+    def then(lived: Sequence[Mutant]) -> Iterator[tuple[Mutant, str]]:
+        asked.extend(lived)
+        return iter([(lived[1], KILLED), (lived[0], SURVIVED)])
+
+    ended = list(one_after_the_other(first, then))
+    assert asked == [some[1], some[3]]
+    assert ended == [
+        *((some[0], KILLED), (some[2], TIME)),
+        *((some[3], KILLED), (some[1], SURVIVED)),
+    ]
+    assert "2 are tried again" in capsys.readouterr().out
+    killed = [(some[0], KILLED)]
+    assert list(one_after_the_other(iter(killed), then)) == killed and len(asked) == 2
 
 
 def test_what_was_recorded_is_kept_until_a_file_changes_unless_a_test_failed(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,3 +85,16 @@ class ByRules(ABC):
 
     def _store(self, at: int, value: int) -> None:
         self._words[(at - self.ram.base) // self._words.itemsize] = value
+
+
+def has_room_for_two(new: Callable[[], ByRules], batch: int) -> None:
+    """Holds that guests take two batches of so many jobs, and no more: `Guest.start` refuses what
+    it has no room for."""
+    guest = new()
+    jobs = guest.image.new_jobs(batch)
+    guest.start(None, jobs)
+    guest.start(None, jobs)
+    with pytest.raises(Misuse, match="two batches are under way"):
+        guest.start(None, jobs)
+    with pytest.raises(Misuse, match="jobs: one batch holds"):
+        new().start(None, guest.image.new_jobs(guest.capacity + 1))

@@ -39,7 +39,6 @@ from harness.check.tables import TABLE_BYTES, images_of
 from harness.check.translations import GVA2GPA, SAMPLE
 from harness.check.validation import Built, built_in
 from harness.machine.arm64.processor import RAM_BASE
-from harness.machine.errors import Misuse
 from harness.machine.ram import MIB
 from harness.paging import bulk
 from harness.paging.address import Physical, Span, Virtual
@@ -49,6 +48,7 @@ from harness.paging.arm64.cpu import Features, Tcr
 from harness.paging.memory import BufferMemory, Mask, within
 from tests.check.arm64.by_rules import EPAN, MAX, ByRules
 from tests.check.arm64.samples import UNSAID
+from tests.check.by_rules import has_room_for_two
 from tests.check.samples import total
 from tests.check.tampered import Seen, looked_at, noted, passed_over, root_entry
 from tests.check.tampered import entries as entries_of
@@ -690,15 +690,7 @@ def cleaning(of: Values) -> Mask:
 
 
 def test_a_guest_has_room_for_the_batches_of_the_matrix() -> None:
-    """Two of them, and no more; `Guest.start` refuses what has none."""
-    guest = qemu((10, 0, 13), ())
-    jobs = guest.image.new_jobs(run.BATCH)
-    guest.start(None, jobs)
-    guest.start(None, jobs)
-    with pytest.raises(Misuse, match="two batches are under way"):
-        guest.start(None, jobs)
-    with pytest.raises(Misuse, match="jobs: one batch holds"):
-        qemu((10, 0, 13), ()).start(None, guest.image.new_jobs(guest.capacity + 1))
+    has_room_for_two(lambda: qemu((10, 0, 13), ()), run.BATCH)
 
 
 @pytest.mark.parametrize(("mode", "name"), [("4k", "DEVICE_ALIGNED"), ("64k", "SIZE_64K")])

@@ -51,6 +51,7 @@ from harness.paging.address import Physical, Span, Virtual
 from harness.paging.memory import Mask, within
 from harness.paging.riscv.access import Kind
 from harness.paging.riscv.cpu import Cpu, Mode
+from tests.check.by_rules import has_room_for_two
 from tests.check.riscv import by_rules
 from tests.check.riscv.by_rules import DEPARTS, SEVEN, TEN, ByRules, Version
 from tests.check.riscv.guests import family
@@ -542,15 +543,7 @@ def test_the_words_and_the_code_of_places_are_tried_in_every_way(mode: Mode, wor
 
 
 def test_a_guest_has_room_for_the_batches_of_the_matrix() -> None:
-    """Two of them, and no more; `Guest.start` refuses what has none."""
-    guest = qemu("sv39", TEN)
-    jobs = guest.image.new_jobs(run.BATCH)
-    guest.start(None, jobs)
-    guest.start(None, jobs)
-    with pytest.raises(Misuse, match="two batches are under way"):
-        guest.start(None, jobs)
-    with pytest.raises(Misuse, match="jobs: one batch holds"):
-        qemu("sv39", TEN).start(None, guest.image.new_jobs(guest.capacity + 1))
+    has_room_for_two(lambda: qemu("sv39", TEN), run.BATCH)
 
 
 def test_where_a_walk_ended_differs_where_entries_can_show_it() -> None:

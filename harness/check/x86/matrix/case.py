@@ -23,7 +23,7 @@ from harness.check.typed import Number, decode, made
 from harness.check.x86.cases import AC
 from harness.check.x86.matrix import chain as chains
 from harness.check.x86.matrix import sequence
-from harness.check.x86.matrix.chain import Lanes, Question
+from harness.check.x86.matrix.chain import Chain, Lanes, Question
 from harness.check.x86.matrix.rig import Batch, Rig, Verdicts, guest_of
 from harness.check.x86.matrix.sequence import SequenceBatch
 from harness.check.x86.matrix.stage import LEGACY_WINDOW, MODES, WINDOW_KEY, Control, Model, Step
@@ -449,7 +449,8 @@ def _judged(rig: Rig, case: MatrixCase) -> Iterator[tuple[Batch, Verdicts]]:
             chain.put_code(asked.lanes.address, asked.lanes.width == 1)
     if not case.earlier:
         cpu = case.model.cpu(case.control, chain.cpu)
-        batch = rig.batch(chain, cpu, chains.ask(rig.guest, chain, case.lanes))
+        question = chains.ask(rig.guest, chain, case.lanes, _is_first(chain, case))
+        batch = rig.batch(chain, cpu, question)
         rig.start(batch)
         yield batch, rig.finish(batch)
         return
@@ -463,6 +464,12 @@ def _judged(rig: Rig, case: MatrixCase) -> Iterator[tuple[Batch, Verdicts]]:
     whole = SequenceBatch(chain, questions, cpus[0], cpus[-1])
     whole.start(rig)
     yield from whole.finish(rig)
+
+
+def _is_first(chain: Chain, case: MatrixCase) -> bool:
+    """Whether a case is the first access of a sequence: then its page is one of data and code."""
+    leaf = case.model.format.levels[case.page].leaf
+    return leaf is not None and leaf.address_of(case.words[case.page]) == chain.mixed[case.page]
 
 
 def _observed(batch: Batch, verdicts: Verdicts, lane: int) -> str:

@@ -61,16 +61,20 @@ def _judged(original: Any, asked: tuple[Any, ...], place: int, results: Results)
     return agree
 
 
+def flipped(results: Results, name: str, bit: int) -> Results:
+    """Results with one bit wrong in every lane; the name is as in `Seen`."""
+    wrong, (field, _, word) = results.copy(), name.partition(" ")
+    column = wrong[field][:, int(word)] if word else wrong[field]
+    column ^= column.dtype.type(1 << bit)
+    return wrong
+
+
 def looked_at(one: Verdicts, seen: Seen) -> dict[str, int]:
     """In how many lanes each field was looked at, after it was held that a wrong bit in any of them
     shows."""
     for name, (lanes, bits) in seen.items():
-        field, _, word = name.partition(" ")
         for bit in bits:
-            wrong = one.results.copy()
-            column = wrong[field][:, int(word)] if word else wrong[field]
-            column ^= column.dtype.type(1 << bit)
-            overlooked = one.judge(wrong) & one.agree & lanes
+            overlooked = one.judge(flipped(one.results, name, bit)) & one.agree & lanes
             assert not overlooked.any(), f"bit {bit} of {name} in {int(overlooked.sum())} lanes"
     return {name: int((one.agree & lanes).sum()) for name, (lanes, _) in seen.items()}
 

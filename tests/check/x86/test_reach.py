@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pytest import MonkeyPatch
@@ -15,9 +16,8 @@ from harness.machine.x86.guest import Guest
 from harness.paging.format import Field, Shape
 from harness.paging.x86 import formats, load
 from harness.paging.x86.cpu import Cpu, Mode
+from tests.check.x86.machines import Spacious
 from tests.check.x86.plants import Plant, in_levels
-
-pytestmark = pytest.mark.hw
 
 
 def bits(high: int, low: int) -> int:
@@ -54,12 +54,17 @@ ADDRESS_BITS = {
 }
 
 
-@pytest.fixture(scope="module")
-def guest() -> Iterator[Guest]:
-    with spacious() as guest:
+HW = pytest.param("QEMU", marks=pytest.mark.hw)
+
+
+@pytest.fixture(scope="module", params=["rules", HW])
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    made: Any = Spacious() if request.param == "rules" else spacious()
+    with made as guest:
         yield guest
 
 
+@pytest.mark.parametrize("guest", [HW], indirect=True)
 @pytest.mark.parametrize("address", [*(1 << bit for bit in range(32, 40)), (1 << 40) - 8])
 def test_qemu_has_high_ram_at_the_addresses_that_it_is_named_by(guest: Guest, address: int) -> None:
     word = guest.ram.high[address - HIGH.start :][:8]
@@ -183,6 +188,7 @@ def test_a_fault_in_the_reference_is_seen_in_its_entry_alone(
     assert {reach.entry for reach in found if reach.comparison.disagreed} == {entry}
 
 
+@pytest.mark.hw
 def test_a_root_table_that_is_elsewhere_loses_the_guest(monkeypatch: MonkeyPatch) -> None:
     root_tables(monkeypatch)
     with spacious() as guest, pytest.raises(GuestLost):

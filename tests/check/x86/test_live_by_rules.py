@@ -1,0 +1,341 @@
+"""Spaces that are changed while a guest made of the rules runs in them: what is expected of each
+access, that all of its answer is looked at, and what comes of a flush that is missing on a machine
+that keeps translations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from harness.check.changes import RAM_BYTES, Change
+from harness.check.compare import PROBE
+from harness.check.live import NOT_SHOWN, RUNS
+from harness.check.marks import marked
+from harness.check.x86 import changes
+from harness.check.x86.fixtures import new_live, new_space
+from harness.check.x86.live import Live
+from harness.check.x86.space import GuestSpace
+from harness.machine.ram import MIB
+from harness.paging.address import Span, Virtual
+from harness.paging.x86.access import Access, Kind
+from harness.paging.x86.cpu import Cr4
+from harness.paging.x86.formats import G, long_mode
+from tests.check.tampered import looked_at, noted, passed_over
+from tests.check.x86.by_rules import DEPARTS, ByRules
+from tests.check.x86.machines import Keeping
+
+QEMU = "tcg", (7, 2, 22)
+PAGE, SIZE, LARGE = Virtual(0x40_0000), 1 << 12, 2 << 20
+RIGHTS = (("write", "user", "execute"), ("write",), ("user",), ("write", "user"), ("execute",))
+EVERY = Span.of(PAGE, SIZE * len(RIGHTS))
+ACCESSES = {
+    *(
+        (kind, user, False)
+        for kind in (Kind.READ, Kind.WRITE, Kind.FETCH)
+        for user in (False, True)
+    ),
+    *((kind, False, True) for kind in (Kind.READ, Kind.WRITE)),
+}
+"""Kind, from user mode, with EFLAGS.AC: what is tried at a page."""
+
+
+def page(number: int) -> Span:
+    return Span.of(PAGE + number * SIZE, SIZE)
+
+
+def guest_of(keeps: bool = False, ram_bytes: int = 128 * MIB, kind: type[ByRules] = ByRules) -> Any:
+    return (Keeping if keeps else kind)(ram_bytes=ram_bytes)
+
+
+def pages_in(space: GuestSpace) -> None:
+    """Pages of all rights, side by side."""
+    for number, names in enumerate(RIGHTS):
+        rights = space.format.granting(*names)
+        space.map(Virtual(page(number).first), space.frames(1), 0, rights).done()
+
+
+def changed(guest: Any, levels: int = 4) -> Live:
+    """Pages of all rights that are probed, unmapped and given others, and probed again."""
+    space = new_space(guest, levels)
+    live = new_live(guest, space)
+    pages_in(space)
+    live.probe(EVERY)
+    live.flush(space.unmap(page(0)))
+    live.flush(space.protect(page(3), space.format.granting("user")))
+    live.probe(EVERY)
+    return live
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_guest_that_follows_the_rules_agrees(levels: int, keeps: bool) -> None:
+    found = changed(guest_of(keeps=keeps), levels).run()
+    assert not found.disagreed, found.disagreements
+    assert found.compared > 2 * 8 * len(RIGHTS) and not found.quirks and not found.news
+    assert not found.not_comparable
+
+
+def test_each_page_is_accessed_in_every_way_and_each_way_is_one_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batches = noted(monkeypatch, Live, "_agree")
+    changed(guest_of()).run()
+    assert len(batches) == 2
+    for one in batches:
+        asked = one.asked[2]
+        cases, pages = asked.cases, (asked.address // np.uint64(SIZE) * np.uint64(SIZE)).tolist()
+        tried = Counter(
+            zip(pages, cases.kind.tolist(), cases.user.tolist(), cases.ac.tolist(), strict=True)
+        )
+        ways = {(int(kind), user, ac) for kind, user, ac in ACCESSES}
+        # With one page beside them on each side.
+        every = range(PAGE - SIZE, PAGE + SIZE * (len(RIGHTS) + 1), SIZE)
+        assert tried == Counter((at, *way) for at in every for way in ways)
+        assert len(ways) == Live.EACH == 8
+        assert len(set(asked.key.tolist())) == len(asked)
+        for name, kind in (("reads", Kind.READ), ("writes", Kind.WRITE), ("fetches", Kind.FETCH)):
+            assert (getattr(asked, name) == (cases.kind == kind)).all()
+        places = {
+            (int(kind), int(at) % SIZE) for kind, at in zip(cases.kind, asked.address, strict=True)
+        }
+        assert places == {(Kind.READ, 0), (Kind.WRITE, 8), (Kind.FETCH, 16)}
+        assert (asked.walks.physical[asked.allowed] == asked.aimed[asked.allowed]).all()
+
+
+@pytest.mark.parametrize("pge", [False, True])
+def test_a_global_page_lasts_while_pge_is_set(monkeypatch: pytest.MonkeyPatch, pge: bool) -> None:
+    """G is heeded in the entry of a page, where CR4.PGE=1 (SDM volume 3A, 4.10.2.4)."""
+    guest = guest_of()
+    space, batches = new_space(guest, 4), noted(monkeypatch, Live, "_agree")
+    cpu = replace(space.cpu, cr4=space.cpu.cr4 & ~Cr4.PGE | (Cr4.PGE if pge else 0))
+    live, user = Live(guest, space.memory, cpu), space.format.granting("user")
+    for number, bits in enumerate((user, user | G)):
+        space.map(Virtual(page(number).first), space.frames(1), 0, bits).done()
+    live.probe(page(0), page(1))
+    assert not live.run().disagreed
+    [one] = batches
+    asked = one.asked[2]
+    there = asked.address // np.uint64(SIZE) == np.uint64(PAGE // SIZE + 1)
+    assert (asked.lasting == there & pge).all() and there.any()
+
+
+def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, lanes = noted(monkeypatch, Live, "_agree"), Counter[str]()
+    assert not changed(guest_of()).run().disagreed
+    for one in batches:
+        asked = one.asked[2]
+        allowed, every, levels = asked.allowed, (0, 17, 63), len(asked.paths.slot)
+        faults = asked.rules.vector == 14
+        seen = {
+            "completed": (allowed | ~allowed, (0,)),
+            "vector": (~allowed | asked.fetches, range(8)),
+            "error": (~allowed, range(8)),
+            "cr2": (allowed | faults, every),
+            "rip": (allowed & asked.fetches, every),
+            "data": (allowed & ~asked.writes, every),
+            f"after {levels}": (allowed & asked.writes, every),
+            **{
+                f"after {n}": (asked.paths.used[levels - 1 - n], (0, 12, 63)) for n in range(levels)
+            },
+        }
+        lanes.update(looked_at(one, seen))
+        passed_over(one, {"reserved": range(16)})
+    assert min(lanes.values()) > 2 and batches
+
+
+def test_a_of_the_entry_of_a_denied_access_is_looked_at_and_above_it_left_to_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SDM volume 3A, 4.8; D is never set."""
+    guest = guest_of()
+    space, batches = new_space(guest, 4), noted(monkeypatch, Live, "_agree")
+    live = new_live(guest, space)
+    space.map(PAGE, space.frames(1), 0, space.format.granting()).done()
+    live.probe(page(0))  # of which A is clear, for the user's accesses come between
+    live.run()
+    left = 0
+    for one in batches:
+        asked, levels = one.asked[2], 4
+        denied = ~asked.allowed & (asked.walks.level == 0)
+        for level, bit, said in ((0, 5, False), (0, 6, False), (1, 6, False), (1, 5, True)):
+            clear = denied & (asked.paths.raw[level] & np.uint64(1 << bit) == 0)
+            # What the accesses before it have set is set.
+            clear &= one.results["after"][:, levels - 1 - level] & np.uint64(1 << bit) == 0
+            other = one.results.copy()
+            other["after"][clear, levels - 1 - level] |= np.uint64(1 << bit)
+            assert (one.judge(other)[clear] == said).all()
+            left += int(clear.sum())
+    assert left
+
+
+def test_how_one_access_ended_is_told_by_what_it_says_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that a stale translation that served it is known: by whether it was made, the exception
+    and its error code, or else the data."""
+    batches, live = noted(monkeypatch, Live, "_agree"), None
+    changed(guest_of()).run()
+    for one in batches:
+        asked = one.asked[2]
+        for lane in range(len(asked)):
+            allowed, writes = bool(asked.allowed[lane]), bool(asked.writes[lane])
+            for field, bit, counts in (
+                ("completed", 0, True),
+                ("vector", 1, not allowed),
+                ("error", 2, not allowed),
+                ("data", 33, allowed and not writes),
+                ("cr2", 20, False),
+                ("rip", 3, False),
+            ):
+                results = one.results.copy()
+                assert Live._ended_as(live, asked, lane, results[lane])  # type: ignore[arg-type]
+                results[field][lane] ^= results[field].dtype.type(1 << bit)
+                same = Live._ended_as(live, asked, lane, results[lane])  # type: ignore[arg-type]
+                assert same is not counts, (field, allowed, writes)
+    assert batches
+
+
+class Otherwise(ByRules):
+    """A guest all of whose accesses end otherwise, the data among it."""
+
+    def tampered(self, results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        results["completed"] ^= 1
+        results["vector"] = np.where(results["completed"], 0xFF, 14)
+        results["data"] ^= np.uint64(1 << 40)
+        results["after"][:, 4] ^= np.uint64(1 << 41)
+        return results
+
+
+def test_what_a_guest_saw_is_put_into_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.check.live.EXAMPLES", 1 << 16)
+    batches = noted(monkeypatch, Live, "_agree")
+    found = changed(guest_of(kind=Otherwise)).run()
+    assert found.disagreed == 2 * 8 * (len(RIGHTS) + 2)
+    asked = batches[0].asked[2]
+    first = asked.address.tolist()
+    by_access = dict[tuple[int, Any, bool, bool], Any]()
+    for one in found.disagreements:
+        if "call 1 of" in one.expected:
+            assert isinstance(one.access, Access)
+            key = one.address, one.access.kind, one.access.user, one.flags == {"AC"}
+            by_access[key] = one
+    assert len(by_access) == len(asked)
+    for lane in range(len(asked)):
+        kind = Kind(int(asked.cases.kind[lane]))
+        key = first[lane], kind, bool(asked.cases.user[lane]), bool(asked.cases.ac[lane])
+        one = by_access[key]
+        assert one.oracle == PROBE
+        saw, entries = one.observed.split("; entries from the root down: ")
+        levels = asked.paths.used[:, lane].sum()
+        assert entries.count("->") == levels
+        root = int(asked.paths.raw[3, lane])
+        assert entries.startswith(f"{root:#x} -> ")
+        if asked.allowed[lane]:
+            assert one.expected.startswith(f"reaches {int(asked.aimed[lane]):#x}; at call 1")
+            assert saw.startswith("#PF(0x0), CR2 0x")
+        else:
+            assert one.expected.startswith("#PF(")
+            word, _, mark = saw.removeprefix("done, and the word is ").partition(", the mark of ")
+            if kind is not Kind.WRITE:
+                assert int(word, 16) == 1 << 40  # of data, which is 0 where none was read
+            assert not mark  # nothing was to be found there
+
+
+class Elsewhere(ByRules):
+    """A guest whose data is another."""
+
+    def tampered(self, results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        results["data"] ^= np.uint64(1 << 40)
+        results["after"][:, 4] ^= np.uint64(1 << 41)
+        return results
+
+
+def test_the_word_that_was_found_is_told_and_which_mark_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.check.live.EXAMPLES", 1 << 16)
+    guest = guest_of(kind=Elsewhere)
+    space = new_space(guest, 4)
+    live = new_live(guest, space)
+    frame = space.frames(1)
+    space.map(PAGE, frame, 0, space.format.granting("write", "execute")).done()
+    live.probe(page(0))
+    found = live.run()
+    assert found.disagreed == 5  # what the supervisor may
+    for one in found.disagreements:
+        assert (
+            one.expected
+            == f"reaches {int(frame[0]) + one.address % SIZE:#x}; at call 1 of live.probe"
+        )
+        saw = one.observed.split(";")[0]
+        assert isinstance(one.access, Access) and not one.access.user
+        word, _, mark = saw.removeprefix("done, and the word is ").partition(", the mark of ")
+        if one.access.kind is Kind.WRITE:
+            assert not mark
+        else:
+            assert int(mark, 16) == marked(int(word, 16)) != one.address
+            assert marked(int(word, 16) ^ 1 << 40) == int(frame[0]) + one.address % SIZE
+
+
+# ---- a machine that keeps translations ----
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_flush_that_is_missing_shows_and_is_told(levels: int) -> None:
+    guest = guest_of(keeps=True)
+    space = new_space(guest, levels)
+    live = new_live(guest, space)
+    pages_in(space)
+    live.probe(EVERY)
+    space.unmap(Span.of(PAGE, 2 * SIZE)).done()
+    live.probe(EVERY)
+    found = live.run()
+    # Of the first page all that has no need of AC: without SMAP and SMEP eight, with them five.
+    assert found.disagreed and not found.news
+    both = f"{Span.of(PAGE, 2 * SIZE)}"
+    first = next(one for one in found.disagreements if one.hint)
+    assert first.hint.startswith(
+        f"a flush may be missing: {both} was unmapped and not flushed, and "
+    )
+    assert first.hint.endswith(" still end as at call 1 of live.probe (SDM 4.10.4)")
+    assert first.address // SIZE == PAGE // SIZE
+    assert {one.count for one in found.disagreements} == {found.disagreed}
+    assert f"and {found.disagreed} accesses still end" in first.hint
+
+
+def test_without_keeping_anything_it_is_said_that_a_flush_may_be_missing() -> None:
+    guest = guest_of()
+    space = new_space(guest, 4)
+    live = new_live(guest, space)
+    pages_in(space)
+    live.probe(page(2))
+    space.unmap(page(2)).done()
+    live.probe(page(2))
+    found = live.run()
+    assert not found.disagreed
+    [(reason, count)] = found.not_comparable.items()
+    assert reason == f"{NOT_SHOWN} in {RUNS} runs: {page(2).first:#x} is the first address"
+    assert count == 2  # what it let be: the user's read, and the supervisor's with AC set
+    live.probe(page(2))
+    assert not live.run().disagreed
+
+
+FOLLOWING = ("a page unmapped", "a table given to users", "another key for a page")
+
+
+@pytest.mark.parametrize("change", changes.CHANGES, ids=[one.name for one in changes.CHANGES])
+def test_the_library_asks_for_the_flush_of_each_row(change: Change) -> None:
+    """And accesses end as they must before and after it, at every level, on a machine that keeps
+    what it may, where each flush that is missing shows; and on one that follows every store."""
+    for level in change.levels(long_mode(4, 40, True, True)):
+        guest: Any = Keeping(*QEMU, DEPARTS[QEMU], ram_bytes=RAM_BYTES)
+        assert changes.execute(guest, 4, change, level) == []
+    if change.name in FOLLOWING:
+        guest = ByRules(*QEMU, DEPARTS[QEMU], ram_bytes=RAM_BYTES)
+        guest.engine = replace(guest.engine, keeps_stale=False)
+        assert changes.execute(guest, 4, change, level) == []

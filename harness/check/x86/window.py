@@ -193,7 +193,7 @@ def _map_ram(space: Space, at: Virtual, ram: Span, image: StubImage, sizes: int 
     size = format.levels[large].size
     own = _pages(image, size)
     stub = range(max(own.first, ram.first), min(own.last, ram.last) + 1)
-    before, after = range(ram.first, stub.start, size), range(stub.stop, ram.last + 1, size)
+    before, after = range(ram.first, stub.start, size), range(stub.stop, ram.last, size)
     data, offset = granting("write", "execute"), at - ram.first
     for part in (before, after):
         if part:

@@ -38,8 +38,9 @@ def test_short_code_is_mov_half_the_mark_to_eax_and_ud2() -> None:
 
 def test_a_descriptor_is_data_of_the_user_at_its_base() -> None:
     """SDM volume 3A, 3.4.5: limit, base in three parts, then P, DPL 3, S, type 3; G and B."""
-    [word] = marks.descriptor(np.array([0x1122_3344_5566_7788], np.uint64)).tolist()
-    assert word.to_bytes(8, "little").hex() == "ffff887766f3cf55"
+    bases = np.array([0x1122_3344_5566_7788, 0xAA55_AA55], np.uint64)
+    words = [word.to_bytes(8, "little").hex() for word in marks.descriptor(bases).tolist()]
+    assert words == ["ffff887766f3cf55", "ffff55aa55f3cfaa"]
 
 
 def test_code_is_as_long_and_ends_as_the_manual_says() -> None:

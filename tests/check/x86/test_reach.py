@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from pytest import MonkeyPatch
 
-from harness.check.x86.reach import reached, spacious
+from harness.check.compare import EXAMPLES
+from harness.check.x86.reach import REACH, reached, spacious
 from harness.machine.errors import GuestLost
 from harness.machine.ram import HIGH
 from harness.machine.x86.guest import Guest
+from harness.paging import bulk
 from harness.paging.format import Field, Shape
 from harness.paging.x86 import formats, load
+from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.cpu import Cpu, Mode
 from tests.check.x86.machines import Spacious
 from tests.check.x86.plants import Plant, in_levels
@@ -79,6 +84,132 @@ def test_every_address_bit_leads_where_the_reference_says(guest: Guest, mode: Mo
     wrong = [one for reach in found for one in reach.comparison.disagreements]
     assert not wrong
     assert {reach.entry: reach.proven for reach in found} == ADDRESS_BITS[mode.value]
+
+
+# ---- what is counted and said ----
+
+TRIED = {
+    Mode.BITS_32: (21, 21, 20, 21),
+    Mode.PAE: (28, 29, 30, 22, 30),
+    Mode.LEVEL_4: (29, 41, 41, 24, 41, 33, 41),
+    Mode.LEVEL_5: (29, 41, 41, 41, 24, 41, 33, 41),
+}
+"""How many values each entry is tried with: one, and one for each of its bits from 12 up (of CR3 in
+PAE paging from 5) that is not reserved where MAXPHYADDR is 40 and NXE is set (SDM 4.3 to 4.5)."""
+
+
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+def test_each_bit_that_is_not_reserved_is_tried_and_counted(mode: Mode) -> None:
+    with Spacious() as guest:
+        found = list(reached(guest, [mode]))  # type: ignore[arg-type]
+    assert {one.entry for one in found} == set(ADDRESS_BITS[mode.value])
+    assert tuple(one.comparison.compared for one in found) == TRIED[mode]
+    assert all(one.mode is mode for one in found)
+
+
+class Otherwise(Spacious):
+    """A guest of which one thing is otherwise."""
+
+    def __init__(self, change: Callable[[Otherwise, Any], None]) -> None:
+        super().__init__()
+        self.change = change
+
+    def tampered(self, results: Any) -> Any:
+        self.change(self, results)
+        return results
+
+
+def denied(guest: Otherwise, results: Any) -> None:
+    results["completed"][-1], results["vector"][-1], results["error"][-1] = 0, 14, 0x2
+
+
+def read(guest: Otherwise, results: Any) -> None:
+    results["data"][0] ^= 1
+
+
+def stored(guest: Otherwise, results: Any) -> None:
+    assert guest.last.physical is not None
+    guest.ram.buffer[guest.last.physical] ^= 1
+
+
+def accessed(guest: Otherwise, results: Any) -> None:
+    guest.ram.buffer[guest.last.accessed[0]] &= 0xDF
+
+
+def dirty(guest: Otherwise, results: Any) -> None:
+    assert guest.last.dirty is not None
+    guest.ram.buffer[guest.last.dirty] &= 0xBF
+
+
+def dirty_above(guest: Otherwise, results: Any) -> None:
+    guest.ram.buffer[guest.last.accessed[0]] ^= 0x40
+
+
+SAYS: dict[str, tuple[Callable[[Otherwise, Any], None], str]] = {
+    "denied": (
+        denied,
+        r"vector 14, error code 0x2; what it wrote is not there|vector 14, error code 0x2",
+    ),
+    "read": (read, r"it read 0x[0-9a-f]+, not the mark 0x[0-9a-f]+"),
+    "stored": (stored, "what it wrote is not there"),
+    "accessed": (
+        accessed,
+        r"slot \d+ of the level-3 table at 0x[0-9a-f]+ went from 0x\w+ to 0x\w+",
+    ),
+    "dirty": (dirty, r"slot \d+ of the level-\d table at 0x[0-9a-f]+ went from 0x\w+ to 0x\w+"),
+    "dirty above": (
+        dirty_above,
+        r"slot \d+ of the level-3 table at 0x\w+ went from 0x\w+ to 0x\w+",
+    ),
+}
+"""What is otherwise at each access, and what is said of it."""
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_what_an_access_leaves_otherwise_is_said_of_each_entry_that_is_tried(name: str) -> None:
+    change, said = SAYS[name]
+    with Otherwise(change) as guest:
+        found = list(reached(guest, [Mode.LEVEL_4]))  # type: ignore[arg-type]
+    for one in found:
+        comparison = one.comparison
+        assert comparison.disagreed == comparison.compared and one.proven == 0
+        assert len(comparison.disagreements) == EXAMPLES
+        for told in comparison.disagreements:
+            assert re.fullmatch(said, told.observed), told.observed
+            assert re.fullmatch(rf"{one.entry} holds 0x\w+: leads to 0x\w+", told.expected)
+            assert (told.oracle, told.access) == (REACH, Access(Kind.WRITE, user=False))
+            assert told.walk is not None and told.walk.address == told.address
+            assert told.address == 0x5AA9_6B2D_7A58  # what a lower half of 47 bits has of it
+
+
+def test_where_the_reference_finds_no_memory_nothing_is_accessed(monkeypatch: MonkeyPatch) -> None:
+    """Nor is a table moved there: the walk ends."""
+    monkeypatch.setattr("harness.check.x86.reach._Memory.backs", lambda *_: False)
+    with Spacious() as guest:
+        found = list(reached(guest, [Mode.LEVEL_4, Mode.PAE]))  # type: ignore[arg-type]
+    ends = set[str]()
+    for one in found:
+        assert one.comparison.disagreed == one.comparison.compared
+        for told in one.comparison.disagreements:
+            nothing = "nothing was accessed, since the reference finds no memory there"
+            assert told.observed == nothing
+            ends.add(told.expected.partition(": ")[2].partition(" 0x")[0])
+    assert {"leads to", "the walk ends at level 3", "the walk ends at level 0"} <= ends
+
+
+def test_the_reference_of_arrays_is_asked_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    true = bulk.walk
+
+    def other(*asked: Any) -> Any:
+        found = true(*asked)
+        return replace(found, physical=found.physical ^ np.uint64(0x1000))
+
+    monkeypatch.setattr("harness.check.x86.reach.bulk.walk", other)
+    with Spacious() as guest:
+        found = list(reached(guest, [Mode.BITS_32]))  # type: ignore[arg-type]
+    for one in found:
+        assert one.comparison.disagreed == one.comparison.compared
+        assert one.comparison.disagreements[0].observed.startswith("bulk.walk says 0x")
 
 
 # ---- faults in the reference ----

@@ -32,10 +32,24 @@ from tests.check.x86.test_live import (  # noqa: F401
     test_what_the_machine_dropped_by_itself_is_tried_again,
     test_where_every_flush_is_done_once_is_enough,
 )
-from tests.check.x86.test_live_foreign import *  # noqa: F403
-
-pytestmark: list[pytest.MarkDecorator] = []
-"""No guest is started."""
+from tests.check.x86.test_live_foreign import (  # noqa: F401
+    frames,
+    mapper,
+    test_a_flush_that_is_missing_shows,
+    test_a_load_of_cr3_flushes_what_is_not_global,
+    test_a_new_table_and_what_is_stored_there_later_is_noted,
+    test_a_page_that_becomes_a_table_and_a_table_that_becomes_a_page,
+    test_a_store_that_no_one_announced_is_refused,
+    test_a_table_that_is_mapped_is_not_probed,
+    test_a_table_that_was_never_a_page_becomes_one,
+    test_after_an_error_in_the_block_stores_are_no_longer_announced,
+    test_flushes_can_be_handed_over_afterwards,
+    test_operations_of_the_library_may_stand_between,
+    test_the_entry_by_which_the_stub_runs_is_not_to_be_overwritten,
+    test_what_is_too_much_for_one_run_leaves_the_rest_usable,
+    test_what_it_stores_is_what_the_guest_stores,
+    test_what_was_stored_before_an_error_in_the_block_is_announced,
+)
 
 QEMU = "tcg", (7, 2, 22)
 

@@ -4,6 +4,7 @@ that keeps translations."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.check.changes import RAM_BYTES, Change
+from harness.check import changes as table
+from harness.check.changes import NOTHING, RAM_BYTES, Change
 from harness.check.compare import PROBE
 from harness.check.live import NOT_SHOWN, RUNS
 from harness.check.marks import marked
@@ -339,3 +341,113 @@ def test_the_library_asks_for_the_flush_of_each_row(change: Change) -> None:
         guest = ByRules(*QEMU, DEPARTS[QEMU], ram_bytes=RAM_BYTES)
         guest.engine = replace(guest.engine, keeps_stale=False)
         assert changes.execute(guest, 4, change, level) == []
+
+
+class Deaf(Keeping):
+    """A guest on which no flush of a page drops anything."""
+
+    def _flushed(self, state: Any, job: np.void) -> bool:
+        job = job.copy()
+        if self._flushes[int(job["flush"])] == "PAGE":
+            job["flush"] = self.image.enums["FLUSH_NONE"]
+        return super()._flushed(state, job)
+
+
+CONTRADICTED: dict[str, tuple[str, str, type[ByRules], bool, list[str]]] = {
+    "nothing is to be flushed": (
+        "a page moved to another frame",
+        NOTHING,
+        Keeping,
+        True,
+        [
+            "the library asks to flush the page, not nothing",
+            "stale though nothing had to be flushed, or to be seen: done, and the word is 0x",
+        ],
+    ),
+    "a page is to be": (
+        "write given to a page",
+        table.PAGE,
+        Keeping,
+        True,
+        [
+            "the library asks to flush nothing, not the page",
+            "nothing stale was seen while the flush was withheld",
+            "the library asks to flush nothing, not the page",
+        ],
+    ),
+    "a page is to be, on a machine that follows every store": (
+        "write given to a page",
+        table.PAGE,
+        ByRules,
+        False,
+        [
+            "the library asks to flush nothing, not the page",
+            "it was not said that a flush may be missing",
+            "the library asks to flush nothing, not the page",
+        ],
+    ),
+    "all is to be": (
+        "a page unmapped",
+        table.ALL,
+        Keeping,
+        True,
+        ["the library asks to flush the page, not everything"] * 2,
+    ),
+    "a page is, and not all below a table": (
+        "a table unlinked",
+        table.PAGE,
+        Keeping,
+        True,
+        ["the library asks to flush everything, not the page"] * 2,
+    ),
+    "a machine keeps nothing": (
+        "write given to a page",
+        NOTHING,
+        ByRules,
+        True,
+        ["the machine kept nothing of the page beside it, in any run"],
+    ),
+    "a machine keeps nothing of what must be flushed": (
+        "a page unmapped",
+        table.PAGE,
+        ByRules,
+        True,
+        ["nothing stale was seen while the flush was withheld"],
+    ),
+    "a machine keeps what was flushed": (
+        "a page unmapped",
+        table.PAGE,
+        Deaf,
+        True,
+        ["stale after the flush: done, and the word is 0x"],
+    ),
+}
+"""A row as it were, a machine, whether it is taken for one that keeps what is stale, and what
+contradicts the row."""
+
+
+@pytest.mark.parametrize("name", CONTRADICTED)
+def test_what_contradicts_a_row_is_said(name: str) -> None:
+    row, flush, kind, keeps, said = CONTRADICTED[name]
+    [change] = [one for one in changes.CHANGES if one.name == row]
+    guest: Any = kind(*QEMU, DEPARTS[QEMU], ram_bytes=RAM_BYTES)
+    guest.engine = replace(guest.engine, keeps_stale=keeps)
+    level = next(change.levels(long_mode(4, 40, True, True)))
+    found = changes.execute(guest, 4, replace(change, flush=flush), level)
+    assert len(found) == len(said), found
+    assert all(one.startswith(start) for one, start in zip(found, said, strict=True)), found
+    assert all(re.search(" at 0x[0-9a-f]+$", one) for one in found if one.startswith("stale"))
+
+
+def test_the_levels_of_a_row_are_those_that_can_hold_it() -> None:
+    """A guest has room for two pages of 1 GiB, and none of 512."""
+    format, by_name = long_mode(5, 40, True, True), {one.name: one for one in changes.CHANGES}
+    for name, levels in (
+        ("a page unmapped", [0, 1, 2]),
+        ("a table unlinked", [1, 2, 3, 4]),
+        ("a page split into other frames", [1, 2]),
+        ("a table made one page", [1, 2]),
+    ):
+        assert list(by_name[name].levels(format)) == levels
+    without = long_mode(4, 40, True, False)
+    assert list(by_name["a page unmapped"].levels(without)) == [0, 1]

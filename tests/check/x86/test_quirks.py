@@ -51,6 +51,7 @@ from harness.paging.address import Span, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.space import Space, TableAllocator
 from harness.paging.x86.access import Kind
+from harness.paging.x86.bulk import ALLOWED
 from harness.paging.x86.cpu import Cpu, Mode
 
 PAGE_FAULT, PROTECTION = 14, 13
@@ -411,6 +412,30 @@ def test_on_qemu_8_2_2_an_address_of_the_users_is_what_its_translated_bits_say(
 
 def in_pae(raw: int, register: int = 0) -> dict[str, Any]:
     return {"mode": Mode.PAE, "pdpte": (raw, register)}
+
+
+@pytest.mark.parametrize(
+    ("raw", "register", "manual", "tcg", "marked"),
+    [
+        (P, 0, (ALLOWED, 0), (ALLOWED, 0), True),
+        (P, 1, (ALLOWED, 0), (ALLOWED, 0), False),
+        (0, 0, (14, 0), (14, 0), False),
+        (0, 1, (ALLOWED, 0), (ALLOWED, 0), False),
+        (1 << 40, 0, (14, 0), (14, 0), False),
+        *((P | 1 << n, 0, (13, 0), (ALLOWED, 0), True) for n in (1, 2, 5, 8)),
+        *((P | 1 << n, 0, (13, 0), (14, 9), False) for n in (40, 63)),
+        *((P | 1 << n, 1, (13, 0), (ALLOWED, 0), False) for n in (1, 2, 5, 8, 40, 63)),
+    ],
+)
+def test_on_tcg_a_pdpte_counts_where_it_is_the_address_s(
+    raw: int, register: int, manual: tuple[int, int], tcg: tuple[int, int], marked: bool
+) -> None:
+    """Where it is loaded, each counts (SDM volume 3A, 4.4.1)."""
+    for lapse, expected, sets in (NO_LAPSE, manual, False), (Lapse.PDPTES, tcg, marked):
+        reading = read({}, lapse, **in_pae(raw, register))
+        vector, error = reading.exceptions()
+        assert (vector.tolist(), error.tolist()) == ([expected[0]], [expected[1]])
+        assert reading.walked.marked.tolist() == [sets]
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def _tables(source: Source, arch: str, report: Report) -> Iterator[Snapshot | No
         for name, value in report.registers.items()
         if name in REGISTERS and getattr(source, name) is None
     }
+    rest = {name: one for name, one in report.registers.items() if name not in REGISTERS}
     assumed = []
     for name, value in texts_of(arch).usual(report).items() if source.ram is not None else ():
         if not (getattr(source, name) or name in own):
@@ -116,17 +117,16 @@ def _tables(source: Source, arch: str, report: Report) -> Iterator[Snapshot | No
     called = architecture.named(arch).called
     with ExitStack() as stack:
         try:
-            opened = replace(source, **own).opened()  # type: ignore[arg-type]
+            named = replace(source, **own)  # type: ignore[arg-type]
+            opened = named.opened(beside=rest)
             snapshot = stack.enter_context(opened)
         except architecture.OtherArchitectureError as error:  # of registers that the text has
             raise Misuse(f"the text is of {called}, and {error.whose}") from None
         if snapshot.cpu.architecture != arch:
             theirs = architecture.of(snapshot.cpu).called
             raise Misuse(f"the text is of {called}, and {snapshot.title} is of {theirs}")
-        rest = {name: one for name, one in report.registers.items() if name not in REGISTERS}
-        cpu = replace(snapshot.cpu, **rest)
-        assumed = [*snapshot.assumed, *assumed]
-        snapshot = replace(snapshot, cpu=cpu, registers=report.rest, assumed=tuple(assumed))
+        cpu, assumed = snapshot.cpu, [*snapshot.assumed, *assumed]
+        snapshot = replace(snapshot, registers=report.rest, assumed=tuple(assumed))
         if report.code is not None and report.address is not None:
             snapshot, _, _ = seen_of(cpu).reproduced(
                 *(snapshot, hex(report.code), Virtual(report.address)),

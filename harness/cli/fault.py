@@ -172,7 +172,6 @@ def fault(
     Example: dmesg | pagetable fault --oops -
     """
     with sentences():
-        from harness.inspect import architecture
         from harness.machine.errors import Misuse
 
         if oops is not None:
@@ -194,6 +193,7 @@ def fault(
         code = next((_coded(name, seen[name] or "") for name in named), None)
         asked = _question(address, code, cr2, rip, teid)
         asked = replace(asked, linux=linux, in_full=access is not None, html=html, svg=svg)
+        beside = _beside(ac, pkru)
         for path in (html, svg):
             writable(path)
         if (html or svg) and (entries is not None or source == Source()):
@@ -201,10 +201,10 @@ def fault(
         if entries is not None:
             if asked.address is None:
                 raise Misuse("--entries are those of one address: name it, or of a fault --cr2")
-            snapshot = source.of_entries(entries, asked.address)
+            snapshot = source.of_entries(entries, asked.address, beside)
             if accessed or asked.code is None:
                 asked = _with_accesses(asked, snapshot, access, user, implicit)
-            _answer(_changed(snapshot, ac, pkru), asked, as_json)
+            _answer(snapshot, asked, as_json)
             return
         if source == Source():
             if asked.code is None and asked.address is None:
@@ -227,12 +227,7 @@ def fault(
             raise Misuse(
                 f"code {code} stores no TEID, so that this is of another: name the ADDRESS"
             )
-        with source.opened(stack=asked.address is None) as snapshot:
-            snapshot = _changed(snapshot, ac, pkru)
-            if source.layout is not None:
-                asks = architecture.of(snapshot.cpu).left_open
-                open = asks(snapshot.cpu, source.given())
-                snapshot = replace(snapshot, assumed=(*snapshot.assumed, *open))
+        with source.opened(stack=asked.address is None, beside=beside) as snapshot:
             of_fault = {"cr2": cr2, "rip": rip, "esr": esr, "teid": teid}
             _refuse_unreported(snapshot, {**of_fault, "dsisr": dsisr, "srr1": srr1})
             if accessed or (asked.address is not None and asked.code is None):
@@ -330,15 +325,10 @@ def _answer(snapshot: Snapshot, asked: Question, as_json: bool) -> None:
     _forward(snapshot, found, asked.in_full, as_json)
 
 
-def _changed(snapshot: Snapshot, ac: bool | None, pkru: str | None) -> Snapshot:
-    """The snapshot with what is given of the CPU state in place of its own."""
-    from harness.inspect import architecture
-
+def _beside(ac: bool | None, pkru: str | None) -> dict[str, int]:
+    """What is given of the CPU state for accesses alone."""
     given: dict[str, int] = {} if ac is None else {"ac": ac}
-    if pkru is not None:
-        given["pkru"] = number("PKRU", pkru)
-    architecture.refuse_others(architecture.of(snapshot.cpu), given, snapshot.title)
-    return replace(snapshot, cpu=replace(snapshot.cpu, **given))
+    return given if pkru is None else {**given, "pkru": number("PKRU", pkru)}
 
 
 def _refuse_unreported(snapshot: Snapshot, options: Mapping[str, str | None]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -240,11 +240,15 @@ class Source:
         return cls(**given)
 
     @contextmanager
-    def opened(self, stack: bool = False) -> Iterator[Snapshot]:
+    def opened(
+        self, stack: bool = False, beside: Mapping[str, int] | None = None
+    ) -> Iterator[Snapshot]:
         """The snapshot, as long as the block runs.
 
-        stack  whether what the processor pushed at its last page fault is wanted, too, and what
-               it needs for the next
+        stack   whether what the processor pushed at its last page fault is wanted, too, and what
+                it needs for the next
+        beside  where accesses are asked about, what else of the CPU state is given in place of the
+                source's own
 
         Raises Misuse where the options name no source or several, and what the source raises.
         """
@@ -256,11 +260,20 @@ class Source:
             choice = ", ".join(f"--{kind}" for kind in KINDS)
             raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
         self._refuse_unused(named[0])
-        yield self._doubted(self._snapshot(self.given(), stack))
+        given = {**self.given(), **(beside or {})}
+        snapshot = self._snapshot(given, stack)
+        if beside is not None and self.layout is not None:
+            from harness.inspect import architecture
 
-    def of_entries(self, entries: str, address: int) -> Snapshot:
-        """The entries that are written as PGD=... PTE=..., of the walk of an address; Misuse where
-        they cannot be read, or a source is named besides."""
+            said = architecture.of(snapshot.cpu).left_open(snapshot.cpu, given)
+            snapshot = replace(snapshot, assumed=(*snapshot.assumed, *said))
+        yield self._doubted(snapshot)
+
+    def of_entries(
+        self, entries: str, address: int, beside: Mapping[str, int] | None = None
+    ) -> Snapshot:
+        """The entries that are written as PGD=... PTE=..., of the walk of an address; `beside` as
+        in `opened`.  Misuse where they cannot be read, or a source is named besides."""
         from harness.cli.decode import is_windows, of_windows
         from harness.inspect.sources import entries as given
         from harness.machine.errors import Misuse
@@ -275,7 +288,8 @@ class Source:
             (name, number(f"the {name}", raw, 16))
             for name, raw in zip(words[::2], words[1::2], strict=True)
         ]
-        return given.snapshot("The entries that were given", pairs, address, self.given())
+        registers = {**self.given(), **(beside or {})}
+        return given.snapshot("The entries that were given", pairs, address, registers)
 
     def refuse_beside(self, option: str) -> None:
         """Raises Misuse where a source of tables is named beside an option that is one."""
@@ -298,8 +312,6 @@ class Source:
         """The same, with a doubt about its root where that was found by a number."""
         if self.layout is not None or self.case is not None:
             return snapshot
-        from dataclasses import replace
-
         from harness.inspect import architecture
 
         found = architecture.of(snapshot.cpu).doubt(snapshot.cpu, snapshot.memory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
@@ -121,6 +121,12 @@ def _addresses(cpu: Cpu) -> Sequence[Span]:
     return [root.span for root in cpu.roots] if cpu.long else [LEGACY_SPAN]
 
 
+def _left_open(cpu: Cpu, given: Mapping[str, int]) -> Iterator[str]:
+    from harness.inspect.x86.processor import unseen_rights
+
+    yield from unseen_rights(cpu, given, "a layout")
+
+
 def _denied(cpu: Cpu, access: Access, granted: int, address: Virtual | None) -> Reason | None:
     apart = None if address is None else separated(cpu, address >> 63, access)
     return apart or denied(cpu, access, granted)
@@ -184,5 +190,6 @@ ASKED = Architecture(
     in_tables=_in_tables,
     mode_options=mode.OPTIONS,
     build=_build,
+    left_open=_left_open,
 )
 """Intel's and AMD's processors."""

@@ -24,7 +24,7 @@ def snapshot(case: Case | MatrixCase, registers: Mapping[str, int]) -> Snapshot:
         return _of_matrix(case, registers)
     layout = parse(case.text, f"{case.layout}.toml")
     found = built(layout, case.levels, f"case {case.title}", registers)
-    return replace(found, cpu=replace(found.cpu, ac=case.ac))
+    return replace(found, cpu=replace(found.cpu, ac=bool(registers.get("ac", case.ac))))
 
 
 def _of_matrix(case: MatrixCase, registers: Mapping[str, int]) -> Snapshot:

@@ -16,8 +16,8 @@ from harness.inspect.x86.processor import (
     mark_in,
     marked,
     tables_of,
-    unseen_keys,
     unseen_model,
+    unseen_rights,
 )
 from harness.paging.x86.cpu import WIDTHS, Cpu, Cr4, Efer
 
@@ -48,7 +48,7 @@ def seen(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
     if "maxphyaddr" not in registers:
         assumed.append(f"MAXPHYADDR={WIDTHS[-1]}, since a core does not record it (--maxphyaddr)")
     assumed += unseen_model(cpu, registers, "a core")
-    assumed += unseen_keys(cpu, "a core")
+    assumed += unseen_rights(cpu, {**own, **registers}, "a core")
     if states and dump.virtual:
         assumed.append(
             "the core was written with -p, so that memory which the guest does not map is missing"

@@ -11,7 +11,7 @@ from harness.inspect.snapshot import RESERVING, Given, QuestionError, Snapshot
 from harness.inspect.sources.entries import GivenMemory, Pairs, by_level, made_up, placed, unread
 from harness.inspect.x86 import engine
 from harness.inspect.x86.likely import NARROWEST
-from harness.inspect.x86.processor import cpu_with
+from harness.inspect.x86.processor import cpu_with, unseen_rights
 from harness.paging.address import Physical, Virtual
 from harness.paging.processor import root_for
 from harness.paging.x86 import formats
@@ -48,7 +48,7 @@ def snapshot(
     if not cpu.long and address not in LEGACY_SPAN:
         raise QuestionError(f"outside long mode there is no address {address:#x}")
     given = by_level(cpu, pairs, _TWO_NAMES)
-    assumed += made_up(cpu, given)
+    assumed += (*made_up(cpu, given), *unseen_rights(cpu, registers, "what was given"))
     cpu, words, unplaced = _placed(cpu, given, Virtual(address), "cr3" in registers)
     cpu, notes = engine.as_marked(cpu)
     notes += tuple(unread(cpu, given))

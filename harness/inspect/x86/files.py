@@ -10,7 +10,7 @@ from harness.inspect.snapshot import RESERVING, Snapshot, SourceError
 from harness.inspect.sources.ram import WORD, Held
 from harness.inspect.x86 import vmcoreinfo
 from harness.inspect.x86.doubt import doubt
-from harness.inspect.x86.processor import cpu_with, mark_in, marked, unseen_model
+from harness.inspect.x86.processor import cpu_with, mark_in, marked, unseen_model, unseen_rights
 from harness.paging.x86.cpu import Cpu, Cr4, Efer
 
 
@@ -96,3 +96,4 @@ def _assumed(cpu: Cpu, registers: Mapping[str, int]) -> Iterator[str]:
     if "maxphyaddr" not in registers:
         yield f"MAXPHYADDR={cpu.maxphyaddr} (--maxphyaddr)"
     yield from unseen_model(cpu, registers, "a file of memory")
+    yield from unseen_rights(cpu, registers, "a file of memory")

@@ -16,7 +16,7 @@ from harness.inspect.x86 import engine, needs
 from harness.inspect.x86.doubt import doubt
 from harness.inspect.x86.frame import last_fault
 from harness.inspect.x86.likely import unshifted
-from harness.inspect.x86.processor import AC, cpu_with, tables_of, unseen_keys
+from harness.inspect.x86.processor import AC, cpu_with, tables_of, unseen_rights
 from harness.machine.errors import ProtocolError
 from harness.machine.foreign import ForeignMonitor
 from harness.machine.gdbstub import StubMonitor
@@ -48,7 +48,7 @@ def seen(monitor: Monitor, given: Mapping[str, int], memory: HeldMemory) -> Seen
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **given}, memory)
     hold_tables(memory, cpu.roots)
     cpu, notes = engine.as_read(cpu, memory, monitor.engine_in_use(), monitor.version, given)
-    assumed += tuple(unseen_keys(cpu, "QEMU"))
+    assumed += tuple(unseen_rights(cpu, {**own, **given}, "QEMU"))
     return Seen(cpu, assumed, notes, _rest(shown) | tables_of(segments_in(state)))
 
 

@@ -130,8 +130,13 @@ def unseen_model(cpu: Cpu, given: Mapping[str, int], source: str) -> Iterator[st
         yield f"the processor has 1G pages, since {source} does not record CPUID (--no-page1gb)"
 
 
-def unseen_keys(cpu: Cpu, source: str) -> Iterator[str]:
-    """What is assumed of the rights of protection keys, where they count and are not told."""
-    for name, bit in (("PKRU", Cr4.PKE), ("IA32_PKRS", Cr4.PKS)):
-        if cpu.long and cpu.cr4 & bit:
-            yield f"every key grants all, since {source} does not record {name}"
+def unseen_rights(cpu: Cpu, known: Mapping[str, int], source: str) -> Iterator[str]:
+    """What is assumed of what accesses depend on besides tables, where it counts, a source does not
+    tell it, and it is not known either: EFLAGS.AC, and the rights of protection keys (SDM volume
+    3A, 4.6)."""
+    if cpu.smap and "ac" not in known:
+        yield f"EFLAGS.AC=0, since {source} does not record it (fault --ac)"
+    if cpu.long and cpu.cr4 & Cr4.PKE and "pkru" not in known:
+        yield f"every key grants all, since {source} does not record PKRU (fault --pkru)"
+    if cpu.long and cpu.cr4 & Cr4.PKS:
+        yield f"every key grants all, since {source} does not record IA32_PKRS"

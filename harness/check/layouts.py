@@ -308,19 +308,29 @@ def shipped(arch: str = USUAL) -> list[Path]:
     raise LayoutError(f"{here.parents[1]} comes without layouts: install the harness anew")
 
 
-def find(name: str, arch: str = USUAL) -> Path:
+def find(name: str, arch: str | None = None) -> Path:
     """The shipped layout of this name, or else the file at this path.
 
-    A name may have the architecture before it, riscv/smallest; else it is one of `arch`.
+    arch  whose it is, unless the name has another before it, riscv/smallest; None is the usual one
+
+    Raises LayoutError where there is neither: with the names that there are, of the architecture
+    that is named, or of all.
     """
-    named, slash, own = name.partition("/")
-    if slash and named in NAMES and not Path(name).exists():
-        return find(own, named)
-    paths = {path.stem: path for path in shipped(arch)}
+    before, slash, _ = name.partition("/")
+    if slash and before in NAMES and not Path(name).exists():
+        paths = {f"{before}/{path.stem}": path for path in shipped(before)}
+    else:
+        paths = {path.stem: path for path in shipped(arch or USUAL)}
     path = paths.get(name) or Path(name)
-    if path.suffix != ".toml" and not path.exists():
-        raise LayoutError(f"no layout is called {name!r}: {instead(name, paths)}")
-    return path
+    if path.suffix == ".toml" or path.exists():
+        return path
+    known = [*paths]
+    if arch is None and before not in NAMES:
+        rest = (one for one in NAMES if one != USUAL)
+        known += (f"{other}/{path.stem}" for other in rest for path in shipped(other))
+    same = [one for one in known if one.endswith(f"/{name}")]
+    meant = f"did you mean {' or '.join(same)}?" if same else instead(name, known)
+    raise LayoutError(f"no layout is called {name!r}: {meant}")
 
 
 def load(path: str | Path) -> Layout:

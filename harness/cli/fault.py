@@ -227,7 +227,7 @@ def fault(
             raise Misuse(
                 f"code {code} stores no TEID, so that this is of another: name the ADDRESS"
             )
-        with source.opened(stack=asked.address is None, beside=beside) as snapshot:
+        with source.opened(asked.address is None, beside, ("entries",)) as snapshot:
             of_fault = {"cr2": cr2, "rip": rip, "esr": esr, "teid": teid}
             _refuse_unreported(snapshot, {**of_fault, "dsisr": dsisr, "srr1": srr1})
             if accessed or (asked.address is not None and asked.code is None):

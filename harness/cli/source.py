@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, replace
 from inspect import Parameter, Signature, signature
@@ -241,7 +241,10 @@ class Source:
 
     @contextmanager
     def opened(
-        self, stack: bool = False, beside: Mapping[str, int] | None = None
+        self,
+        stack: bool = False,
+        beside: Mapping[str, int] | None = None,
+        others: tuple[str, ...] = (),
     ) -> Iterator[Snapshot]:
         """The snapshot, as long as the block runs.
 
@@ -249,6 +252,7 @@ class Source:
                 it needs for the next
         beside  where accesses are asked about, what else of the CPU state is given in place of the
                 source's own
+        others  options of the command by which tables can be given besides
 
         Raises Misuse where the options name no source or several, and what the source raises.
         """
@@ -256,9 +260,8 @@ class Source:
 
         named = [kind for kind in KINDS if getattr(self, kind)]
         if len(named) != 1:
-            several = f"{len(named)} sources are named, {_options(named)}"
-            choice = ", ".join(f"--{kind}" for kind in KINDS)
-            raise Misuse(f"{several if named else 'no source is named'}: choose one of {choice}")
+            choice = ", ".join(f"--{kind}" for kind in (*KINDS, *others))
+            raise Misuse(f"{self._unsuitable(named)}: choose one of {choice}")
         self._refuse_unused(named[0])
         given = {**self.given(), **(beside or {})}
         snapshot = self._snapshot(given, stack)
@@ -299,6 +302,16 @@ class Source:
             if getattr(self, kind) is not None:
                 raise Misuse(f"{option} and --{kind} are two sources: choose one of them")
         self._refuse_unused(option.removeprefix("--"))
+
+    def _unsuitable(self, named: Sequence[str]) -> str:
+        """Why tables cannot be read of the sources that are named, which are none or several."""
+        if named:
+            return f"{len(named)} sources are named, {_options(named)}"
+        given = [name for name in IN_PLACE if getattr(self, name) is not None]
+        if not given:
+            return "no source is named"
+        say = "says" if len(given) == 1 else "say"
+        return f"{_options(given)} {say} nothing without the memory that holds the tables"
 
     def _refuse_unused(self, kind: str) -> None:
         """Raises Misuse for an option that says nothing of this kind of source."""

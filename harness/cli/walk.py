@@ -75,7 +75,7 @@ def _opened(source: Source, addresses: list[str], entries: str | None) -> Iterat
     from harness.machine.errors import Misuse
 
     if entries is None:
-        with source.opened() as snapshot:
+        with source.opened(others=("entries",)) as snapshot:
             yield snapshot
         return
     if len(addresses) != 1:

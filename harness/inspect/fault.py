@@ -206,7 +206,8 @@ def _explained(
     root = unrooted(snapshot, found.address, getattr(answer, "reason", None))
     unknown = found.unknown or root is not None
     passes = isinstance(answer, asked.allowed)
-    found_changes = () if passes or unknown else asked.remedies(cpu, memory, address, access)
+    lacking = passes or unknown or found.partly
+    found_changes = () if lacking else asked.remedies(cpu, memory, address, access)
     changes = tuple(
         replace(one, in_memory=is_backed(snapshot, one.reaches)) for one in found_changes
     )

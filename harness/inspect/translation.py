@@ -14,6 +14,7 @@ from harness.inspect.snapshot import Given, Snapshot
 from harness.paging.address import Physical, Span, Virtual
 from harness.paging.bulk import End
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
+from harness.paging.memory import Memory
 from harness.paging.processor import Cpu, root_for
 from harness.paging.table import Root, Slot
 from harness.paging.walk import Walk, walk
@@ -77,6 +78,7 @@ class Translation:
     cpu        the state by which it is translated: one whose tables have one format
     unrooted   the register that would lead to the root, where it is not given
     given, rom, partial  as of the snapshot
+    partly     whether the walk needs a slot without memory of a table of which a part has some
     """
 
     asked: Virtual
@@ -95,6 +97,7 @@ class Translation:
     given: Given | None = None
     rom: tuple[Span, ...] = ()
     partial: bool = False
+    partly: bool = False
 
     @property
     def unknown(self) -> bool:
@@ -163,7 +166,17 @@ def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Tran
         given=snapshot.given,
         rom=snapshot.rom,
         partial=snapshot.partial,
+        partly=found is not None and _is_partly_there(snapshot.memory, found.unbacked),
     )
+
+
+def _is_partly_there(memory: Memory, slot: Slot | None) -> bool:
+    """Whether there is memory at the first or the last slot of the table of one that has none."""
+    if slot is None:
+        return False
+    table = slot.table
+    ends = (table.slot(0), table.slot(table.format.levels[table.level].entries - 1))
+    return any(memory.load(one.address, table.format.entry_bytes) is not None for one in ends)
 
 
 def unrooted(snapshot: Snapshot, address: Virtual, reason: Any) -> str | None:

@@ -86,7 +86,7 @@ def _cells(cpu: Cpu, types: Types, side: Range, size: int) -> tuple[str, ...]:
         # It is told by the level of the slot where it was found.
         sizes = [level.size for level in cpu.format.levels]
         side = side._replace(level=sizes.index(size))
-    _, _, pages, *rest = cells(cpu, types, side)
+    _, _, pages, *rest = cells(cpu, types, side, part=True)
     return (_pages(side, size) if side.kind == RowKind.PAGE else pages, *rest)
 
 

@@ -163,6 +163,8 @@ def change_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
         return
     if one.unrooted:
         yield from labelled("change", ["none that is known without that root"])
+    elif one.translation.partly:
+        yield from labelled("change", ["none that is known without the rest of that table"])
     elif not one.remedies:
         yield from labelled("change", _of(cpu).hopeless(cpu, one))
     for label, remedy in zip(("change", "or", "or"), one.remedies[:ALTERNATIVES], strict=False):

@@ -65,8 +65,9 @@ def notes(dump: Dump, limit: int) -> Iterator[str]:
     yield from limited(len(dump.ranges), "ranges", limit)
 
 
-def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
-    """What a line of HEAD says of a range."""
+def cells(cpu: Cpu, types: Types, one: Range, part: bool = False) -> tuple[str, ...]:
+    """What a line of HEAD says of a range; `part` where it may be a part of what is there, as far
+    as another space is different."""
     format, kept = cpu.format, never_withheld(cpu)
     addresses = f"{one.first:#x}..{one.last:#x}"
     size = in_units(one.pages * one.size)
@@ -77,7 +78,7 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
             what = ""  # what its entries would map cannot be known
         blank = ("",) * 5
         given = given if one.shown else ""
-        return (addresses, size, what, given, *blank, "; ".join(_odd(cpu, one)))
+        return (addresses, size, what, given, *blank, "; ".join(_odd(cpu, one, part)))
     return (
         addresses,
         size,
@@ -92,7 +93,7 @@ def cells(cpu: Cpu, types: Types, one: Range) -> tuple[str, ...]:
     )
 
 
-def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
+def _odd(cpu: Cpu, one: Range, part: bool) -> Iterator[str]:
     """What a range is that has no pages."""
     level = cpu.format.number(one.level)
     if one.kind == RowKind.MALFORMED:
@@ -104,7 +105,8 @@ def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
         else:
             yield f"malformed, reserved bits set: {', '.join(map(str, wrong))}"
     elif one.kind == RowKind.UNBACKED:
-        yield f"the level-{level} table at {one.physical:#x} lies outside memory"
+        table = f"the level-{level} table at {one.physical:#x}"
+        yield f"what {table} has here lies outside memory" if part else _unbacked(cpu, one, table)
     elif one.kind == RowKind.SELF_MAP:
         root = one.physical in {root.table.address for root in cpu.roots}
         above = "the root" if root else f"a table in use at level {level} or above"
@@ -113,6 +115,23 @@ def _odd(cpu: Cpu, one: Range) -> Iterator[str]:
     else:
         yield f"not read: the table at {one.physical:#x}"
     yield from _aliases(one)
+
+
+def _unbacked(cpu: Cpu, one: Range, what: str) -> str:
+    """Which tables lie outside memory, or which slots of one; `what` names the first."""
+    here = cpu.format.levels[one.level]
+    first = here.index(one.first)
+    slots = range(first, min(first + one.pages, here.entries))
+    whole = len(slots) == here.entries or any(
+        slots == root.indices for root in cpu.roots if root.table.address == one.physical
+    )
+    if not whole:
+        which = f"slots {slots[0]} to {slots[-1]}" if len(slots) > 1 else f"slot {first}"
+        what = f"{which} of {what}"
+    if one.pieces > 1:
+        what += f" and the {counted(one.pieces - 1, 'table')} after it"
+    single = one.pieces == 1 and (whole or len(slots) == 1)
+    return f"{what} {'lies' if single else 'lie'} outside memory"
 
 
 def _notes(format: Format, one: Range) -> Iterator[str]:

@@ -144,7 +144,7 @@ def _answer(found: Translation) -> str:
     if found.walk and _unknown(found):
         return f"unknown: the {_missing(found.walk)} is not given"
     if found.walk and (slot := found.walk.unbacked):
-        why = f"{slot.table} lies outside memory"
+        why = f"{slot if found.partly else slot.table} lies outside memory"
     else:
         assert found.reason is not None
         why = found.reason.value

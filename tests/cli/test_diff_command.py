@@ -80,7 +80,7 @@ def test_a_self_map_and_a_table_without_memory_are_told_as_a_dump_tells_them(
     facts = [(one["kind"], one["physical"], one["pieces"], one["below"]) for one in told]
     assert facts == [("unbacked", "0xdead000", 1, 0), ("self-map", "0x1000", 1, 7)]
     _, out, _ = run("diff", plain, odd, cwd=tmp_path)
-    assert "the level-2 table at 0xdead000 lies outside memory" in out
+    assert "what the level-2 table at 0xdead000 has here lies outside memory" in out
     assert "self-map to 0x1000, the root: 7 entries through it" in out
 
 

@@ -121,3 +121,29 @@ def test_every_option_that_names_a_source_has_its_row_in_the_readme() -> None:
     section = text.split("## Whose tables")[1]
     told = set(re.findall(r"--[a-z][a-z0-9-]+", section))
     assert options - {"--page1gb"} <= told and "--no-page1gb" in told
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("dump", "no source is named: choose one of --layout, --case, --qmp, --gdb, --core, --ram"),
+        ("walk 0", "no source is named: choose one of * --ram, --entries"),
+        ("fault 0", "no source is named: choose one of * --ram, --entries"),
+        ("lint --satp 1", "--satp says nothing without the memory that holds the tables: choose *"),
+        ("find 0 --ttbr0 1 --tcr 2", "--ttbr0 and --tcr say nothing without the memory that *"),
+        ("walk 0 --asce 1", "--asce says nothing without the memory * --ram, --entries"),
+        ("explore --ptcr 1", "--ptcr says nothing without the memory that holds the tables: *"),
+        ("prove --no-page1gb", "--page1gb says nothing without the memory that holds *"),
+        ("dump --layout q.z", "'q.z': choose * sparse, * riscv/* arm64/* s390/* power/sparse"),
+        ("dump --layout lpa2", "no layout is called 'lpa2': did you mean arm64/lpa2?"),
+        ("dump --layout power/linux-4", "no layout is called 'power/linux-4': *power/*"),
+        ("dump --layout s390/q.z", "'s390/q.z': choose * s390/aliases, s390/* s390/without-iep"),
+    ],
+)
+def test_where_a_source_is_missing_the_sentence_has_all_that_could_be_one(
+    tmp_path: Path, line: str, sentence: str
+) -> None:
+    code, out, errors = run(*line.split(), cwd=tmp_path)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    pattern = re.escape(sentence).replace(r"\*", ".*")
+    assert re.fullmatch(f"pagetable: .*{pattern}\n", errors)

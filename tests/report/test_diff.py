@@ -33,7 +33,7 @@ def test_a_table_without_memory_is_told_by_its_own_level_where_parts_of_it_are_c
         words[0] = root
         memory = BufferMemory(words.copy().view(np.uint8))
         spaces.append(graph.read(memory, cpu.format, cpu.roots))
-    said = "the level-2 table at 0xdead000 lies outside memory"
+    said = "what the level-2 table at 0xdead000 has here lies outside memory"
     lines = list(diff_lines((cpu, cpu), types(None), diff(*spaces), 100))
     told = [line for line in lines if "outside memory" in line]
     assert len(told) == 5

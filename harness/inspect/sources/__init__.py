@@ -14,4 +14,5 @@
 `compressed` blocks that are compressed, and the packages that know how
 `segments`   physical memory in pieces of a content
 `signature`  what a file is, by how it begins
+`cut`        files that end before the tables in them do
 """

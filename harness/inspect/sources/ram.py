@@ -14,8 +14,9 @@ from harness.architectures import NAMES, USUAL, has
 from harness.check.layouts import described
 from harness.inspect import architecture
 from harness.inspect.snapshot import Snapshot, SourceError
-from harness.inspect.sources import capture, signature
+from harness.inspect.sources import capture, cut, signature
 from harness.inspect.sources.content import Content
+from harness.inspect.sources.cut import UNIT
 from harness.inspect.sources.pieces import Pieces
 from harness.inspect.sources.segments import SegmentMemory
 from harness.inspect.sources.vmcoreinfo import left_in, written_by
@@ -24,9 +25,6 @@ from harness.paging.memory import BY_ORDER, Mask, Memory, Order, Words
 
 WORD = 8
 """A file's length is cut to a multiple of this many bytes, so that it holds whole entries."""
-
-UNIT = 4096
-"""In several files as one, each begins at a multiple of this many bytes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
         if not whole and not flat and (doubt := signature.as_memory(one.path, content)):
             doubts.append(doubt)
         if not whole and len(content) % UNIT:
-            doubts.append(f"{one.path} was not cut short (its size is not a multiple of {UNIT})")
+            doubts.append(cut.doubt(one.path))
     held = _held(files, contents, captured[0])
     arch = architecture.of_root(registers)
     if arch is None:
@@ -72,7 +70,14 @@ def snapshot(files: Sequence[Placed], registers: Mapping[str, int], flat: bool =
     if not captured[0] and described(arch).ram_base:
         doubts += (f"{one.path} begins at 0 (FILE@ADDRESS)" for one in files if one.address is None)
     held = replace(held, memory=held.memory.in_order(asked.byte_order))
-    return asked.of_memory(held, registers, doubts)
+    found = asked.of_memory(held, registers, doubts)
+    if captured[0]:  # which is refused where it is cut short
+        return found
+    ends = {
+        (one.address or 0) + len(content) // WORD * WORD: one.path
+        for one, content in zip(files, contents, strict=True)
+    }
+    return cut.told(found, ends)
 
 
 def _elsewhere(arch: str, held: Held) -> Iterator[str]:

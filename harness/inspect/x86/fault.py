@@ -301,17 +301,19 @@ def _conditions(one: Explanation, seen: SeenFault) -> Iterator[str]:
 
 
 def outside(found: Translation) -> str:
-    """Which table lies outside memory, and what leads there."""
+    """Which table lies outside memory, or which slot of one, and what leads there."""
     slot = found.walk.unbacked if found.walk else None
     assert slot is not None
-    where = f"{slot.table.address:#x}"
+    where, which = f"{slot.table.address:#x}", ""
+    if found.partly:
+        where, which = f"{slot.address:#x}", f"slot {slot.index} of "
     *_, last = (None, *found.stages)
     if last is None:
-        return f"the root's table, to which CR3 leads, lies outside memory, at {where}"
+        return f"{which}the root's table, to which CR3 leads, lies outside memory, at {where}"
     at = f" at {last.slot.address:#x}" if last.slot else ""
     return (
-        f"the level-{slot.level} table to which the {last.reading.name}{at} leads lies outside"
-        f" memory, at {where}"
+        f"{which}the level-{slot.level} table to which the {last.reading.name}{at} leads lies"
+        f" outside memory, at {where}"
     )
 
 

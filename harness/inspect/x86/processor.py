@@ -137,6 +137,6 @@ def unseen_rights(cpu: Cpu, known: Mapping[str, int], source: str) -> Iterator[s
     if cpu.smap and "ac" not in known:
         yield f"EFLAGS.AC=0, since {source} does not record it (fault --ac)"
     if cpu.long and cpu.cr4 & Cr4.PKE and "pkru" not in known:
-        yield f"every key grants all, since {source} does not record PKRU (fault --pkru)"
+        yield f"every key grants all, since {source} does not record PKRU"
     if cpu.long and cpu.cr4 & Cr4.PKS:
         yield f"every key grants all, since {source} does not record IA32_PKRS"

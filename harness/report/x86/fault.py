@@ -39,11 +39,7 @@ def outcome_text(outcome: Outcome) -> str:
         spelled = error_text(outcome.error)
         cr2 = "CR2 stays" if outcome.cr2 is None else f"CR2 {outcome.cr2:#x}"
         return f"#{outcome.vector.name}, {code}{f' ({spelled})' if spelled else ''}, {cr2}"
-    table = outcome.slot.table
-    return (
-        f"unknown, for the level-{outcome.slot.level} table at {table.address:#x} lies outside"
-        " memory"
-    )
+    return f"unknown, for {outcome.slot} lies outside memory"
 
 
 def error_text(code: int) -> str:

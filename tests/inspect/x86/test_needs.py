@@ -15,7 +15,7 @@ from harness.inspect.snapshot import Snapshot
 from harness.inspect.x86 import needs
 from harness.inspect.x86.lint import NEEDS
 from harness.inspect.x86.memory_type import types
-from harness.inspect.x86.processor import tables_of, unseen_keys
+from harness.inspect.x86.processor import tables_of, unseen_rights
 from harness.machine.monitor import segments_in
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory
@@ -511,5 +511,6 @@ def test_of_protection_keys_is_assumed_what_the_mode_has(mode: Mode) -> None:
         (Cr4.PKE | Cr4.PKS, ["PKRU", "IA32_PKRS"]),
     ):
         cpu = Cpu.in_mode(mode, 0)
-        said = list(unseen_keys(replace(cpu, cr4=cpu.cr4 | bits), "a core"))
-        assert [one.rpartition(" ")[2] for one in said] == (names if cpu.long else [])
+        said = list(unseen_rights(replace(cpu, cr4=cpu.cr4 | bits), {}, "a core"))
+        told = [one.partition(" record ")[2].partition(" ")[0] for one in said]
+        assert told == (names if cpu.long else [])

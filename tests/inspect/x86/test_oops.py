@@ -554,6 +554,55 @@ def test_efer_which_linux_does_not_print_is_assumed_and_named(tmp_path: Path, na
         assert efer not in " ".join(lines(text, *source, "--efer", efer[5:])), source
 
 
+SMAP = 1 << 21
+PKE = 1 << 22
+
+
+@pytest.mark.parametrize(
+    ("cr4", "words"),
+    [
+        (0x20, []),
+        (0x20 | SMAP, ["EFLAGS.AC=0"]),
+        (0x20 | PKE, ["every key grants all"]),
+        (0x20 | SMAP | PKE, ["EFLAGS.AC=0", "every key grants all"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["oops", "tables", "entries", "ram", "core", "layout"])
+def test_what_accesses_depend_on_and_no_source_tells_is_assumed_and_named(
+    kind: str, cr4: int, words: list[str], tmp_path: Path
+) -> None:
+    """An oops may be cut before EFLAGS; then SMAP is judged as with EFLAGS.AC=0."""
+    ram, base = memory(tmp_path / "ram"), ("--cr3", "0x1000", "--cr4", hex(cr4))
+    bare = written(tmp_path / "core", [(0, ram.read_bytes())], b"")
+    entry = ("0x401000", "--entries", "PTE=5067")
+    text = oopses.INVERTED.replace("00000000000006e0", f"{cr4:016x}")
+    text = "".join(line for line in text.splitlines(True) if "EFLAGS" not in line)
+    asked: dict[str, tuple[object, ...]] = {
+        "oops": ("--oops", "-"),
+        "tables": ("--oops", "-", "--ram", ram, "--cr3", "0x1000"),
+        "entries": (*entry, *base),
+        "ram": ("0x401000", "--ram", ram, *base),
+        "core": ("0x401000", "--core", bare, *base),
+        "layout": ("0x401000", "--layout", "smallest", "--levels", "4", "--cr4", hex(cr4)),
+    }
+
+    def assumed(text: str, *more: str) -> str:
+        options = ["fault", *map(str, asked[kind]), *more]
+        ended = CliRunner().invoke(application("fault"), options, input=text)
+        assert (ended.exit_code, ended.stderr) == (0, ""), ended.stderr
+        return next((one for one in ended.stdout.splitlines() if one.startswith("Assumed")), "")
+
+    said = assumed(text)
+    for word in ("EFLAGS.AC=0", "every key grants all"):
+        assert said.count(word) == (word in words), said
+    if kind in ("oops", "tables"):
+        both = f"{text}EFLAGS: 00050246\nPKRU: 55555554\n"
+        given = assumed(both)
+    else:
+        given = assumed(text, "--ac", "--pkru", "0x4")
+    assert "EFLAGS" not in given and "key" not in given
+
+
 def test_registers_and_logs_are_explained_by_the_tables_of_a_source(tmp_path: Path) -> None:
     ram = memory(tmp_path / "ram")
     found = lines(oopses.REGISTERS, "--ram", ram)

@@ -282,9 +282,9 @@ class _Trial:
 
     def _access(self, cpu: Cpu, path: Walk | None) -> list[str]:
         """Reads and writes the word at the address: what is not as the reference says."""
-        physical = path.physical if path else None
-        if path is None or physical is None or not self.memory.backs(physical):
+        if path is None or path.physical is None or not self.memory.backs(path.physical):
             return ["nothing was accessed, since the reference finds no memory there"]
+        physical = path.physical
         mark = int(marks.mark(np.array([physical], np.uint64))[0])
         self.memory.store(physical, marks.WORD, mark)
         results = self.guest.run(replace(self.state, cr3=cpu.cr3), self._jobs(~mark))

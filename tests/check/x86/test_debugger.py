@@ -507,6 +507,29 @@ def test_what_a_reserved_bit_makes_malformed_the_debug_walker_translates(name: s
         assert found.quirks.get(DEBUG_WALKER.name, 0) == (bits != 1 << 51)
 
 
+@pytest.mark.parametrize(("bit", "malformed"), [(1, False), (8, False), (52, True), (62, True)])
+def test_pdptes_that_are_read_at_every_walk_are_entries(bit: int, malformed: bool) -> None:
+    """As TCG has them, of whose bits 63:M alone are reserved."""
+    made = Space4(cpu_of(Mode.PAE))
+    made.map(SMALL, [FRAMES])
+    raw = made.cpu.pdptes[0] | 1 << bit
+    made.memory.store(Physical(made.cpu.cr3), 8, raw)
+    ready = made.made()
+    walked = replace(made.cpu, pdptes=(0,) * 4, pdptes_checked=bits_from(40))
+    ready.monitor.machine = replace(ready.monitor.machine, pdptes=(raw, *made.cpu.pdptes[1:]))
+    debugger = Debugger(ready.monitor, walked, ready.memory, None)
+    quirks = {DEBUG_WALKER.name: 1} if malformed else {}
+    for found in (
+        debugger.compare_tlb(),
+        Debugger(ready.monitor, walked, ready.memory, None, SMALL).compare_translations(),
+    ):
+        assert (found.compared, found.disagreed, found.quirks) == (1, 0, quirks), found
+
+
+def bits_from(lowest: int) -> int:
+    return (1 << 64) - (1 << lowest)
+
+
 def test_a_reference_that_knows_a_reserved_bit_less_disagrees(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

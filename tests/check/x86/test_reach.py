@@ -12,6 +12,7 @@ import pytest
 from pytest import MonkeyPatch
 
 from harness.check.compare import EXAMPLES
+from harness.check.x86 import reach
 from harness.check.x86.reach import REACH, reached, spacious
 from harness.machine.errors import GuestLost
 from harness.machine.ram import HIGH
@@ -195,6 +196,21 @@ def test_where_the_reference_finds_no_memory_nothing_is_accessed(monkeypatch: Mo
             assert told.observed == nothing
             ends.add(told.expected.partition(": ")[2].partition(" 0x")[0])
     assert {"leads to", "the walk ends at level 3", "the walk ends at level 0"} <= ends
+
+
+def test_where_no_walk_begins_nothing_is_accessed(monkeypatch: MonkeyPatch) -> None:
+    walk = reach._Trial._walk
+    monkeypatch.setattr(
+        "harness.check.x86.reach._Trial._walk",
+        lambda trial, cpu: None if hasattr(trial, "path") else walk(trial, cpu),
+    )
+    with Spacious() as guest:
+        found = list(reached(guest, [Mode.BITS_32]))  # type: ignore[arg-type]
+    for one in found:
+        assert one.comparison.disagreed == one.comparison.compared
+        [told, *_] = one.comparison.disagreements
+        assert told.observed.startswith("nothing was accessed") and told.walk is None
+        assert told.expected.endswith(": no walk begins there")
 
 
 def test_the_reference_of_arrays_is_asked_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

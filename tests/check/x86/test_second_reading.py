@@ -7,6 +7,7 @@ import ast
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from harness.check.x86 import second_reading
 from harness.check.x86.cases import Cases, reads
 from harness.check.x86.second_reading import Asked, Reading, Stop, Walked, at, by_tables
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BufferMemory, Memory, Words
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED
 from harness.paging.x86.cpu import Cpu, Mode
@@ -157,6 +158,51 @@ def test_it_finds_the_entries_in_memory(levels: int) -> None:
             assert np.array_equal(found.pdpte, held[None])
             assert np.array_equal(found.register, own[None])
 
+
+class Everywhere:
+    """Memory at every address, whose words are tables' entries with each bit of an address."""
+
+    def __init__(self, maxphyaddr: int) -> None:
+        self.mask = (1 << maxphyaddr) - 1
+
+    def word(self, address: int, size: int) -> int:
+        source = random.Random(address)
+        return source.getrandbits(8 * size) & self.mask & ~0xFFF | 0b111
+
+    def gather(self, addresses: Words, size: int) -> tuple[Words, None]:
+        return np.array([self.word(at, size) for at in addresses.tolist()], np.uint64), None
+
+
+@pytest.mark.parametrize("maxphyaddr", [32, 36, 40, 52])
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+def test_it_finds_entries_at_every_address(
+    mode: Mode, maxphyaddr: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, memory = random.Random(maxphyaddr), Everywhere(maxphyaddr)
+    monkeypatch.setattr(rules, "entry_at", lambda memory, at, size: memory.word(at, size))
+    levels = {Mode.BITS_32: 2, Mode.PAE: 3, Mode.LEVEL_4: 4, Mode.LEVEL_5: 5}[mode]
+    for walked in (False, True) if mode is Mode.PAE else (False,):
+        for _ in range(8):
+            width = 32 if levels < 4 else maxphyaddr
+            machine = Machine(levels, maxphyaddr, cr3=source.getrandbits(width) & ~0x1F)
+            by_rules: Any = memory
+            four = tuple(memory.word(machine.cr3 + 8 * n, 8) & ~6 for n in range(4))
+            loaded = replace(machine, pdptes=four if mode is Mode.PAE else (0,) * 4)
+            cpu: Cpu = cpu_of(loaded)
+            if walked:
+                cpu = replace(cpu, pdptes=(0,) * 4, pdptes_checked=0)
+            addresses = random_addresses(source.getrandbits(32), machine, 20)
+            addresses = [one for one in addresses if rules.is_canonical(machine, one)]
+            found = at(cpu, cast("Memory", memory), cases_of(machine, addresses, [READ] * 20))
+            for lane, address in enumerate(addresses):
+                walk = rules.walk(loaded, by_rules, address)
+                assert walk.end == "page"
+                entries = [raw for _, raw in walk.used]
+                assert found.words[::-1, lane].tolist() == entries, hex(address)
+                assert found.missing is not None and not found.missing.any()
+
+
+READ = Access(Kind.READ, False)
 
 STATES: dict[str, list[int]] = {
     "cr4": [1 << 4, 1 << 5],

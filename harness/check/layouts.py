@@ -62,20 +62,21 @@ no `cpu`; RAM begins at 2G.
 
 On arm64 "x" is for the user's execution and "k" for the kernel's; both halves have a root of their
 own, and the same size; RAM begins at 1G.  `level` counts from the pages' table, 0, as everywhere in
-this file: L3 of the manual is 0.  A contiguous group is a map with `bits = ["CONT"]` of as many
-pages as a group has, 16 of 4K or of 2M, its `virtual` and `physical` both aligned to all of them::
+this file: L3 of the manual is 0.  A contiguous group is a map with `bits = ["Contiguous"]` of as
+many pages as a group has, 16 of 4K or of 2M, its `virtual` and `physical` both aligned to all of
+them::
 
     [[map]]
     virtual = 0x20_0000
     size = "4K"
     count = 16
     physical = 0x4400_0000
-    bits = ["CONT"]
+    bits = ["Contiguous"]
 
 A page has AF where its `bits` say so.  With `ha = false` nothing sets it, and every access to a
 page without it faults: there each map needs `bits = ["AF"]`.  `bits = ["AttrIndx=4"]` is the byte
 of MAIR_EL1 that says the memory type: byte 0 is Normal memory, write-back, and all others are 0,
-Device-nGnRnE; "ATTR", in older files, is AttrIndx=7.  `cpu` has these keys::
+Device-nGnRnE; "ATTR", in older files, is AttrIndx=7, and "CONT" Contiguous.  `cpu` has these keys::
 
     granule = "4K"                   # 4K, 16K or 64K: sizes of pages follow
     high_granule = "64K"             # that of the upper half, by default the same; it has as many

@@ -63,7 +63,7 @@ import numpy.typing as npt
 from harness.architectures import USUAL
 from harness.check import written
 from harness.check.compare import Access
-from harness.check.keys import READERS, Reader, flag, in_units, values_of
+from harness.check.keys import READERS, Reader, flag, in_units, names_in, values_of
 from harness.check.layouts import described
 from harness.inspect import architecture, select, translation
 from harness.inspect.architecture import Types
@@ -176,6 +176,7 @@ def _readers(arch: str) -> Mapping[str, Reader]:
         **dict.fromkeys(("virtual", "physical", "pat"), _address),
         "rights": _rights_of(arch),
         **dict.fromkeys(("user", "supervisor"), _kinds),
+        "bits": names_in(described(arch).former),
         "page": READERS["size"],
         "type": _type_of(arch),
         **dict.fromkeys(("absent", "strict"), flag),

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from harness.check.keys import in_units
 from harness.paging.entry import Absent, Leaf, Malformed, Pointer
-from harness.paging.format import Format
+from harness.paging.format import Format, Level
 from harness.paging.table import Slot
 from harness.paging.walk import Step, Walk
 from harness.report.text import (
@@ -74,8 +74,21 @@ BITS: Final = {
     "PBMT": "memory type",
     "RSW": "for software",
     "N": "64K page",
+    **{"AP[1]": "EL0 too", "AP[2]": "read-only", "AF": "accessed", "nG": "not global"},
+    **{"PXN": "not executed by EL1", "UXN": "not executed by EL0", "DBM": "writable when dirty"},
+    **{"EAA0": "privileged", "EAA1": "readable", "EAA2": "writable", "EAA3": "executable"},
+    **{"C": "changed", "ATT": "memory type", "IEP": "execute disable"},
 }
 """What the bits of entries mean, for the legend."""
+
+
+def _meaning(format: Format, level: Level, name: str, mask: int) -> str | None:
+    """The same of one bit; the names of some are those of others elsewhere."""
+    if name == "P" and not mask & level.presence:
+        return "no stores"
+    if name == "R" and mask == format.accessed:
+        return "referenced"
+    return BITS.get(name)
 
 
 LIGHT: Final = {
@@ -221,9 +234,15 @@ def _legend(
     if denial:
         y = _lines(svg, MARGIN, y, "denial", denial.said, room // 7) + 4
     format = walk.root.table.format
-    present = [step for step in walk.steps if not isinstance(step.entry, Absent)]
-    seen = {name.partition("=")[0] for step in present for name, _ in marked_bits(format, step)}
-    bits = [f"{name} {said}" for name, said in BITS.items() if name in seen]
+    meant = dict[str, str]()
+    for step in walk.steps:
+        here = format.levels[step.slot.level]
+        marked = [] if isinstance(step.entry, Absent) else marked_bits(format, step)
+        names = {name.partition("=")[0] for name, _ in marked}
+        for name, mask in here.shape(step.raw).bits.items() if names else ():
+            if name in names and (said := _meaning(format, here, name, mask)):
+                meant[name] = said
+    bits = [f"{name} {meant[name]}" for name in BITS if name in meant]
     execute = "x user execute, k supervisor execute" if "k" in letters(format, ~0) else "x execute"
     said = f"u user, r read, w write, {execute}, - withheld"
     return _lines(svg, MARGIN, y, "small", " \N{MIDDLE DOT} ".join([*bits, said]), room // 6)

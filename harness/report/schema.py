@@ -1152,7 +1152,7 @@ _SETS: Final = _list(
     _object(
         "An entry.",
         **_PLACE,
-        name=_name("The bit that is set; AP2=0 is cleared.", "A", "D", "AF", "AP2=0"),
+        name=_name("The bit that is set; AP[2]=0 is cleared.", "A", "D", "AF", "AP[2]=0"),
     ),
 )
 _REMEDIES: Final = _list(

@@ -15,8 +15,8 @@ from harness.check.arm64.space import GuestSpace
 from harness.check.changes import ALL, GLOBAL_PAGE, NOTHING, PAGE, Change, Says
 from harness.machine.arm64.guest import Guest
 
-_PAGE, _OTHER = Says("page", ("AP1", "AF", "nG")), Says("page", ("AP1", "AF", "nG"), 1)
-_READ_ONLY = _PAGE.and_("AP2")
+_PAGE, _OTHER = Says("page", ("AP[1]", "AF", "nG")), Says("page", ("AP[1]", "AF", "nG"), 1)
+_READ_ONLY = _PAGE.and_("AP[2]")
 _TABLE, _ELSEWHERE = Says("table"), Says("table", (), 1)
 _ABSENT = Says("absent")
 _TLB: Final = '"TLB maintenance requirements"'
@@ -29,8 +29,8 @@ CHANGES: Final = (
     Change("a page moved to another frame", _PAGE, _OTHER, PAGE, _BREAK),
     Change("a page copied on write", _READ_ONLY, _OTHER, PAGE, _BREAK),
     Change("write taken from a page", _PAGE, _READ_ONLY, PAGE, _TLB),
-    Change("a page taken from users", _PAGE, _PAGE.without("AP1"), PAGE, _TLB),
-    Change("a page given to users", _PAGE.without("AP1"), _PAGE, PAGE, _TLB),
+    Change("a page taken from users", _PAGE, _PAGE.without("AP[1]"), PAGE, _TLB),
+    Change("a page given to users", _PAGE.without("AP[1]"), _PAGE, PAGE, _TLB),
     Change("execute taken from users", _READ_ONLY, _READ_ONLY.and_("UXN"), PAGE, _TLB),
     Change("execute taken from the supervisor", _READ_ONLY, _READ_ONLY.and_("PXN"), PAGE, _TLB),
     Change("write given to a page", _READ_ONLY, _PAGE, PAGE, _TLB),

@@ -105,7 +105,10 @@ DESCRIBED: Final = Described(
         **dict.fromkeys(("wide", "ha", "hd", "hpd", "wxn"), flag),
     },
     control=Control,
-    former={"ATTR": "AttrIndx"},
+    former={
+        **{"ATTR": "AttrIndx", "CONT": "Contiguous", "AP1": "AP[1]", "AP2": "AP[2]"},
+        **{"APTable0": "APTable[0]", "APTable1": "APTable[1]"},
+    },
     thorough=True,
 )
 

@@ -18,9 +18,9 @@ from harness.check.power.live import Live
 from harness.check.power.space import MarkedSpace
 from harness.machine.power.guest import Guest
 
-_PAGE = Says("page", ("READ", "RW", "R", "C"))
-_OTHER = Says("page", ("READ", "RW", "R", "C"), 1)
-_READ_ONLY = _PAGE.without("RW", "C")
+_PAGE = Says("page", ("EAA1", "EAA2", "R", "C"))
+_OTHER = Says("page", ("EAA1", "EAA2", "R", "C"), 1)
+_READ_ONLY = _PAGE.without("EAA2", "C")
 _TABLE, _ELSEWHERE = Says("table"), Says("table", (), 1)
 _ABSENT = Says("absent")
 _UPDATE: Final = '"Translation Table Update Synchronization Requirements"'
@@ -29,10 +29,10 @@ CHANGES: Final = (
     Change("a page unmapped", _PAGE, _ABSENT, PAGE, _UPDATE),
     Change("a page moved to another frame", _PAGE, _OTHER, PAGE, _UPDATE),
     Change("a page copied on write", _READ_ONLY, _OTHER, PAGE, _UPDATE),
-    Change("write taken from a page", _PAGE, _PAGE.without("RW"), PAGE, _UPDATE),
-    Change("a page taken from users", _PAGE, _PAGE.and_("PRIV"), PAGE, _UPDATE),
-    Change("execute taken from a page", _PAGE.and_("X"), _PAGE, PAGE, _UPDATE),
-    Change("a page given to users", _PAGE.and_("PRIV"), _PAGE, NOTHING, _UPDATE),
+    Change("write taken from a page", _PAGE, _PAGE.without("EAA2"), PAGE, _UPDATE),
+    Change("a page taken from users", _PAGE, _PAGE.and_("EAA0"), PAGE, _UPDATE),
+    Change("execute taken from a page", _PAGE.and_("EAA3"), _PAGE, PAGE, _UPDATE),
+    Change("a page given to users", _PAGE.and_("EAA0"), _PAGE, NOTHING, _UPDATE),
     Change("write given to a page", _READ_ONLY, _PAGE, NOTHING, _UPDATE),
     Change("software's bit of a page set", _PAGE, _PAGE.and_(""), NOTHING, _UPDATE),
     Change("a page mapped", _ABSENT, _PAGE, NOTHING, _UPDATE),

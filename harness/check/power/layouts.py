@@ -46,6 +46,7 @@ DESCRIBED: Final = Described(
     rights={"r": "read", **RIGHTS},
     cpu={"pages": _pages},
     control=Control,
+    former={"PRIV": "EAA0", "READ": "EAA1", "RW": "EAA2", "X": "EAA3"},
 )
 
 

@@ -39,7 +39,7 @@ _SPELLING: Final = Spelling(
     ),
     kept=PRESENT_INVALID,
     address=bits(47, 12),
-    rights=frozenset(("AP1", "AP2", "PXN", "UXN")),
+    rights=frozenset(("AP[1]", "AP[2]", "PXN", "UXN")),
 )
 
 

@@ -67,12 +67,12 @@ _NO_BLOCK = (_INVALID, _BLOCK)
 """What is absent where no block can be: its type is invalid too."""
 
 _LEAF = {
-    **{"AttrIndx": ATTR, "NS": NS, "AP1": AP_EL0, "AP2": AP_READ_ONLY, "AF": AF, "nG": NG},
-    **{"GP": GP, "DBM": DBM, "CONT": CONTIGUOUS, "PXN": PXN, "UXN": UXN},
+    **{"AttrIndx": ATTR, "NS": NS, "AP[1]": AP_EL0, "AP[2]": AP_READ_ONLY, "AF": AF, "nG": NG},
+    **{"GP": GP, "DBM": DBM, "Contiguous": CONTIGUOUS, "PXN": PXN, "UXN": UXN},
 }
 _IN_TABLES = {
     **{"PXNTable": PXN_TABLE, "UXNTable": UXN_TABLE, "NSTable": NS_TABLE},
-    **{"APTable0": AP_TABLE_NO_EL0, "APTable1": AP_TABLE_READ_ONLY},
+    **{"APTable[0]": AP_TABLE_NO_EL0, "APTable[1]": AP_TABLE_READ_ONLY},
 }
 
 _TABLE_GRANTS = {

@@ -99,9 +99,9 @@ class Reason(Enum):
     GUARDED = "a fetch from guarded storage, ATT=2 (Radix Tree Storage Attributes)"
     PRIVILEGED = "an access in problem state to a page with EAA0=1 (Encoded Access Authority)"
     KEY = "a privileged access to a user's page, denied by key 0 (Authority Mask Register)"
-    READ_DENIED = "a read from a page that gives neither R nor RW (Encoded Access Authority)"
-    WRITE_DENIED = "a write to a page that does not give RW (Encoded Access Authority)"
-    EXECUTE_DENIED = "a fetch from a page that does not give X (Encoded Access Authority)"
+    READ_DENIED = "a read from a page with EAA1=0 and EAA2=0 (Encoded Access Authority)"
+    WRITE_DENIED = "a write to a page with EAA2=0 (Encoded Access Authority)"
+    EXECUTE_DENIED = "a fetch from a page with EAA3=0 (Encoded Access Authority)"
 
     NOT_REFERENCED = "the page has R=0, which the processor does not set (Reference Recording)"
     NOT_CHANGED = "a write to a page with C=0, which the processor does not set (Change Recording)"

@@ -67,8 +67,8 @@ authority that is given needs nothing: radix__ptep_set_access_flags (book3s64/ra
 Of ATT that changes in place no program was found that does it, or that forbids it."""
 
 _NAMES = {
-    **{"V": VALID, "L": LEAF, "R": REFERENCE, "C": CHANGE, "ATT": ATT, "PRIV": PRIVILEGED},
-    **{"READ": READ, "RW": WRITE, "X": EXECUTE},
+    **{"V": VALID, "L": LEAF, "R": REFERENCE, "C": CHANGE, "ATT": ATT},
+    **{"EAA0": PRIVILEGED, "EAA1": READ, "EAA2": WRITE, "EAA3": EXECUTE},
 }
 
 

@@ -91,23 +91,23 @@ def hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
 
 
 _SET: Final = {
-    "AP1": "sets AP[1]: opens {} to EL0; EL1 executes nothing there that EL0 can write",
-    "AP2": "sets AP[2]: closes {} to writes",
+    "AP[1]": "sets AP[1]: opens {} to EL0; EL1 executes nothing there that EL0 can write",
+    "AP[2]": "sets AP[2]: closes {} to writes",
     "AF": "sets AF: marks {} used",
     "PXN": "sets PXN: EL1 executes nothing of {}",
     "UXN": "sets UXN: EL0 executes nothing of {}",
     "DBM": "sets DBM: lets the processor open {} to writes",
 }
 _CLEARED: Final = {
-    "AP1": "clears AP[1]: closes {} to EL0",
-    "AP2": "clears AP[2]: opens {} to writes",
+    "AP[1]": "clears AP[1]: closes {} to EL0",
+    "AP[2]": "clears AP[2]: opens {} to writes",
     "DBM": "clears DBM: closes {} to writes",
     "PXN": "clears PXN: EL1 executes {}",
     "UXN": "clears UXN: EL0 executes {}",
     "PXNTable": "clears PXNTable: EL1 executes of {} what entries below say",
     "UXNTable": "clears UXNTable: EL0 executes of {} what entries below say",
-    "APTable0": "clears APTable[0]: EL0 reaches of {} what entries below say",
-    "APTable1": "clears APTable[1]: opens {} to writes as entries below say",
+    "APTable[0]": "clears APTable[0]: EL0 reaches of {} what entries below say",
+    "APTable[1]": "clears APTable[1]: opens {} to writes as entries below say",
     "AttrIndx": "chooses Normal memory in place of Device for {}",
 }
 """What changing a bit does to the addresses that the entry serves."""

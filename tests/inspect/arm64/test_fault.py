@@ -297,10 +297,10 @@ def test_what_the_processor_notes_of_an_access_is_named() -> None:
     keeps = Cpu.of(Half("4K", 39, TABLE), None, ha=True, hd=True)
     dbm = LEAF | 1 << 51
     for raw, kind, noted in (
-        (dbm | 1 << 7, Kind.WRITE, ["AP2=0"]),
+        (dbm | 1 << 7, Kind.WRITE, ["AP[2]=0"]),
         (dbm | 1 << 7, Kind.READ, []),
         (dbm, Kind.WRITE, []),
-        ((dbm | 1 << 7) & ~(1 << 10), Kind.WRITE, ["AF", "AP2=0"]),
+        ((dbm | 1 << 7) & ~(1 << 10), Kind.WRITE, ["AF", "AP[2]=0"]),
         (LEAF & ~(1 << 10), Kind.READ, ["AF"]),
     ):
         memory = tables(keeps, LOW, -1, -1, raw)

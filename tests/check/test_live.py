@@ -10,7 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.check.live import Asked, Flushed, from_root, in_turn, kept_code, watch
+from harness.check.live import (
+    Asked,
+    Flushed,
+    _change,
+    _Kept,
+    _lanes_of,
+    _meets,
+    _pages,
+    _without_frames,
+    from_root,
+    in_turn,
+    kept_code,
+    watch,
+)
+from harness.paging.address import Span
 from harness.paging.bulk import End, Paths, Walks
 from harness.paging.format import Flushing, Format
 from harness.paging.memory import Mask, Words
@@ -243,3 +257,55 @@ def test_code_is_kept_for_what_finds_it_alone() -> None:
         assert kept_code(NOW, data, suspects, [earlier, since], named).tolist() == wanted
     data_alone = replace(NOW, fetches=lanes(1, 0))
     assert kept_code(data_alone, OLD, BOTH, [BEFORE, since], named).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "said"),
+    [
+        ({"end": [End.ABSENT, End.LEAF], "allowed": lanes(0, 1)}, {}, "was unmapped"),
+        ({"allowed": lanes(0, 1)}, {}, "lost rights"),
+        ({"end": [End.MALFORMED, End.LEAF], "allowed": lanes(0, 1)}, {}, "lost rights"),
+        ({}, {"allowed": lanes(0, 1)}, "was mapped or got rights"),
+        ({}, {"aimed": words(0x5000, 0)}, "was led elsewhere"),
+        ({}, {"aimed": words(0, 0x5000)}, "was changed"),
+        ({}, {"allowed": lanes(1, 0)}, "was changed"),
+        ({}, {}, "was changed"),
+    ],
+)
+def test_what_became_of_a_page_is_put_into_words(
+    now: dict[str, Any], before: dict[str, Any], said: str
+) -> None:
+    """By what was made of the same access before, not of others."""
+    at = [0x1000, 0x2000]
+    assert _change(asked(SV39, at, **now), asked(SV39, at, **before), 0) == said
+
+
+def test_the_pages_that_are_tried_are_some_of_a_span_and_both_beside_it() -> None:
+    page, top = 0x1000, (1 << 64) - 0x1000
+    assert _pages(Span.of(0x5000, page), page, 64).tolist() == [0x4000, 0x5000, 0x6000]
+    assert _pages(Span(0x5FFF, 0x6000), page, 64).tolist() == [0x4000, 0x5000, 0x6000, 0x7000]
+    assert _pages(Span.of(0, page), page, 1).tolist() == [top, 0, page]
+    assert _pages(Span.of(top, page), page, 1).tolist() == [top - page, top, 0]
+    few = _pages(Span.of(0x10_0000, 101 * page), page, 3).tolist()
+    assert few == [0x10_0000 + page * number for number in (-1, 0, 50, 100, 101)]
+
+
+def test_a_page_meets_a_span_by_any_of_its_bytes() -> None:
+    spans = (Span(0x1FFF, 0x2000), Span.of(0x9000, 1))
+    met = [page for page in range(0, 0xB000, 0x1000) if _meets(page, 0x1000, spans)]
+    assert met == [0x1000, 0x2000, 0x9000]
+
+
+def test_an_access_reaches_no_frame_outside_ram_or_below_the_first() -> None:
+    first, ram = 0x8000, Span(0x1000, 0xFFFF)
+    at = [0x7FF8, 0x8000, 0xFFF8, 0x1_0000, 0, 0x8000]
+    end = [End.LEAF] * 5 + [End.UNBACKED]
+    made = asked(SV39, at, end=end, allowed=lanes(1, 1, 1, 1, 0, 0))
+    made = replace(made, walks=replace(made.walks, physical=words(*at)))
+    assert _without_frames(made, first, ram).tolist() == [True, False, False, True, False, True]
+
+
+def test_the_lanes_that_something_kept_may_serve_are_all_of_theirs() -> None:
+    kept = [_Kept(0, np.array([5, 6]), np.array([1, 3])), _Kept(2, np.array([0]), np.array([3]))]
+    assert _lanes_of(kept, 5).tolist() == [False, True, False, True, False]
+    assert not _lanes_of([], 3).any()

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,13 @@ from harness.check.x86.fixtures import new_live, new_space
 from harness.check.x86.live import Live
 from harness.check.x86.space import GuestSpace
 from harness.machine.ram import MIB
+from harness.paging import slots
 from harness.paging.address import Span, Virtual
+from harness.paging.flush import Flush
+from harness.paging.value import Value
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.cpu import Cr4
-from harness.paging.x86.formats import G, long_mode
+from harness.paging.x86.formats import A, D, G, long_mode
 from tests.check.tampered import looked_at, noted, passed_over
 from tests.check.x86.by_rules import DEPARTS, ByRules
 from tests.check.x86.machines import Keeping
@@ -308,6 +313,82 @@ def test_a_flush_that_is_missing_shows_and_is_told(levels: int) -> None:
     assert first.address // SIZE == PAGE // SIZE
     assert {one.count for one in found.disagreements} == {found.disagreed}
     assert f"and {found.disagreed} accesses still end" in first.hint
+
+
+def told_of(withheld: Callable[[GuestSpace], Flush], levels: int = 4) -> list[tuple[str, int]]:
+    """The hints, and what they are of, where a flush is withheld of four pages of the user's."""
+    guest = guest_of(keeps=True)
+    space = new_space(guest, levels)
+    live = new_live(guest, space)
+    for number in range(4):
+        write = space.format.granting("write", "user")
+        space.map(Virtual(page(number).first), space.frames(1), 0, write).done()
+    live.probe(Span.of(PAGE, 4 * SIZE))
+    withheld(space).done()
+    live.probe(Span.of(PAGE, 4 * SIZE))
+    found = live.run()
+    assert sum(one.count for one in found.disagreements) <= found.disagreed
+    return [(one.hint, one.count) for one in found.disagreements]
+
+
+def hint(pages: Span, became: str, accesses: str) -> str:
+    first, last = (at // SIZE * SIZE for at in (pages.first, pages.last))
+    where = f"{first:#x}" if first == last else f"{Span(first, last + SIZE - 1)}"
+    return (
+        f"a flush may be missing: {where} {became} and not flushed, and {accesses} as at call 1 of"
+        " live.probe (SDM 4.10.4)"
+    )
+
+
+def test_accesses_of_one_cause_are_told_together_and_pages_apart_by_themselves() -> None:
+    """The user reads and writes these pages, and the supervisor where EFLAGS.AC is set, by SMAP."""
+
+    def unmapped(*pages: Span) -> Callable[[GuestSpace], Flush]:
+        def withheld(space: GuestSpace) -> Flush:
+            flush = Flush()
+            for one in pages:
+                flush.absorb(space.unmap(one))
+            return flush
+
+        return withheld
+
+    both = Span(page(1).first, page(2).last)
+    assert told_of(unmapped(both)) == [(hint(both, "was unmapped", "8 accesses still end"), 8)]
+    apart = told_of(unmapped(page(0), page(2)))
+    four = "4 accesses still end"
+    assert apart == [(hint(page(n), "was unmapped", four), 4) for n in (0, 2)]
+    # Of one that only loses writing two accesses are told, beside one that is gone.
+    mixed = told_of(
+        lambda space: (
+            space.unmap(page(0)).absorb(space.protect(page(1), space.format.granting("user")))
+            or Flush()
+        )
+    )
+    two = "2 accesses still end"
+    assert mixed == [
+        (hint(page(0), "was unmapped", four), 4),
+        (hint(page(1), "lost rights", two), 2),
+    ]
+
+
+def test_what_became_of_a_page_is_told() -> None:
+    def put(space: GuestSpace, frame: int, cleared: int = 0) -> Flush:
+        slot, format = space.slot(Virtual(PAGE), 0), space.format
+        raw = format.leaf(frame, 0, format.granting("write", "user"))
+        raw |= (format.accessed | format.dirty) & ~cleared
+        return slots.put(space, slot, Value(format, 0, raw), Virtual(PAGE))
+
+    def frame_of(space: GuestSpace) -> int:
+        return space.read(space.slot(Virtual(PAGE), 0)) & 0xF_FFFF_FFFF_F000
+
+    moved = told_of(lambda space: put(space, int(space.frames(1)[0])))
+    assert moved == [(hint(page(0), "was led elsewhere", "4 accesses still end"), 4)]
+    # Two writes are to set D, and two reads and two writes A; between the reads and the writes, by
+    # their addresses, is what is denied and finds A clear.
+    for bit, groups in (D, 1), (A, 2):
+        cleared = told_of(partial(lambda bit, space: put(space, frame_of(space), bit), bit))
+        told = hint(page(0), "was changed", "2 accesses still end"), 2
+        assert cleared.count(told) == groups == sum(bool(hint) for hint, _ in cleared)
 
 
 def test_without_keeping_anything_it_is_said_that_a_flush_may_be_missing() -> None:

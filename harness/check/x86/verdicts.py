@@ -143,7 +143,8 @@ def _ends_as(
         departs &= results["cr2"] == results["rip"]
         return departs & seen.entries(allowed, None)
     departs &= (results["error"] == quirk.errors(asked.cases)).any(axis=0)
-    departs &= (results["completed"] == 0) & (results["cr2"] == asked.cases.address)
+    departs &= (results["completed"] == 0) & (results["data"] == 0)
+    departs &= results["cr2"] == asked.cases.address
     return departs & seen.entries(np.zeros_like(allowed), None)
 
 

@@ -176,7 +176,7 @@ class AskedAccess:
             raise ValueError(f"no control register has the bits {self.changed:#x}")
         if self.flush in chains.CHANGES and self.access.kind is not Kind.READ:
             raise ValueError("a control register is changed before a read")
-        for keys in (self.control.pkru, self.control.pkrs | WINDOW_KEY):
+        for keys in (self.control.pkru, self.control.pkrs):
             if not 0 <= keys < 1 << 2 * KEYS:
                 raise ValueError(f"PKRU or PKRS is {keys:#x}")
         if self.control.pkrs & WINDOW_KEY:
@@ -433,9 +433,8 @@ def _replayed(rig: Rig, case: MatrixCase) -> Comparison:
         whole.quirks += verdicts.comparison.quirks
         whole.news += verdicts.comparison.news
         if not verdicts.agree.all():
-            values = case.values if number == len(steps) else f"{case.values}, but step={number}"
-            again = MatrixCase.of_batch(rig, case.model, steps[:number], batch, verdicts, 0, values)
-            whole.disagree(1, [again.disagreement])
+            asked = rig, case.model, steps[:number], batch, verdicts, 0, case.values
+            whole.disagree(1, [MatrixCase.of_batch(*asked).disagreement])
     return whole
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from harness.machine import machine
 from harness.machine.machine import Processor
 from harness.machine.ram import MIB, beside
 from harness.machine.x86.processor import FEATURES, MachineInfo
@@ -20,7 +21,7 @@ from harness.machine.x86.registry import engine_named
 from harness.machine.x86.stub import BUILD
 from tests.check import by_rules
 from tests.paging import rules
-from tests.paging.rules import GP, PF, SS, Answer, Machine, bit, field
+from tests.paging.rules import GP, PF, SS, Answer, Machine, Translation, bit, field
 
 Version = tuple[int, ...]
 
@@ -37,18 +38,32 @@ UNCHECKED = "the user's addresses need not be canonical"
 AC = "every implicit access heeds AC"
 KEYS = "the supervisor's accesses go by PKRS, and its writes by PKRU too"
 KEY_OF_SUPERVISOR = "PKRU is asked about the user's accesses to supervisor pages"
+SLOT = "the user's accesses to a slot are faults of the engine's own"
+SMAP_CODE = "the last instruction of a user's code is read for the supervisor as data"
 UPPER = "A is set above the entry at which a fault is found"
 """The last is no departure: SDM volume 3A, 4.8, leaves it to the processor."""
 
 OF_QEMU: Final = frozenset(
     (LACKS_P, GIGABYTE_A, GIGABYTE, PAGE_4M, BIT_8, PUSH, IMPLICIT, PDPTES, UPPER)
 )
-DEPARTS: Final[dict[tuple[str, Version], frozenset[str]]] = {
-    ("tcg", (7, 2, 22)): OF_QEMU,
-    ("tcg", (8, 2, 2)): OF_QEMU | {CR2, UNCHECKED},
-    ("bochs", (3, 0)): frozenset((AC, BIT_8, KEYS, KEY_OF_SUPERVISOR)),
+Engine = tuple[str, Version]
+
+TCG: Final[Engine] = "tcg", (7, 2, 22)
+OLD_TCG: Final[Engine] = "tcg", (8, 2, 2)
+BOCHS: Final[Engine] = "bochs", (3, 0)
+PVM: Final[Engine] = "kvm_pvm", (6, 18, 44)
+"""Who executes, and in which version."""
+
+DEPARTS: Final[dict[Engine, frozenset[str]]] = {
+    TCG: OF_QEMU,
+    OLD_TCG: OF_QEMU | {CR2, UNCHECKED},
+    BOCHS: frozenset((AC, BIT_8, KEYS, KEY_OF_SUPERVISOR)),
+    PVM: frozenset((SLOT, SMAP_CODE)),
 }
 """What versions of engines depart in, as was seen of them."""
+
+PVM_SLOT: Final = 0x1FF_FF00
+"""Bits 63:39 of the addresses that PVM keeps for itself, the first 512 GByte of the upper half."""
 
 NO_WRITE: Final = 0xAAAA_AAAA
 """The bit of each key that denies writes."""
@@ -85,15 +100,23 @@ def info_of(processor: Processor, *lacking: str) -> MachineInfo:
     return MachineInfo({leaf: (a, b, c, d) for leaf, (a, b, c, d) in leaves.items()})
 
 
+def executing(name: str) -> machine.Engine:
+    """The engine of a guest for which `executor` names who executes, whatever this host has."""
+    if name != PVM[0]:
+        return engine_named(name)
+    return replace(engine_named("kvm"), name=name, by_kernel=False)
+
+
 class ByRules(by_rules.ByRules):
     """A guest at its prompt.
 
     engine, version  that it is taken for
     departs          in what it departs from the rules
     last             what came of the last access
+    walked           how the last walk ended
     """
 
-    last = Answer(None)
+    last, walked = Answer(None), Translation("not canonical", None)
     has_monitor = False
 
     def __init__(
@@ -105,7 +128,7 @@ class ByRules(by_rules.ByRules):
         ram_bytes: int = 64 * MIB,
     ) -> None:
         super().__init__(BUILD, 0, ram_bytes)
-        self.engine, self.version, self.departs = engine_named(engine), version, departs
+        self.engine, self.version, self.departs = executing(engine), version, departs
         self.info = info or info_of(Processor())
         self._flushes = {
             number: name.removeprefix("FLUSH_")
@@ -219,6 +242,8 @@ class ByRules(by_rules.ByRules):
         result["completed"] = 1
         if kind == "fetch":
             self._fetch(machine, address, found.physical, result)
+            if SMAP_CODE in self.departs and not user and machine.smap and not machine.ac:
+                self._code_as_data(machine, result)
         elif name == "READ":
             result["data"] = self._bytes(found.physical, int(job["size"]))
         elif name == "DESCRIPTOR":
@@ -250,6 +275,12 @@ class ByRules(by_rules.ByRules):
         result["vector"] = vector
         result["rip"] = address + end & (1 << 64 if long else 1 << 32) - 1
 
+    def _code_as_data(self, machine: Machine, result: np.void) -> None:
+        """A page fault at the instruction that ends code, where the page is the user's."""
+        if rules.is_user_page(self.walked) and result["rip"] != (1 << 64) - 1:
+            result["vector"], result["cr2"] = PF, result["rip"]
+            result["error"] = 1 | machine.nxe << 4
+
     def _describe(self, state: Any, at: int, result: np.void) -> None:
         """The base of a data segment (SDM volume 3A, 3.4.5); any other is refused by its number,
         which is 4."""
@@ -265,6 +296,8 @@ class ByRules(by_rules.ByRules):
         self, machine: Machine, address: int, kind: str, user: bool, implicit: bool
     ) -> Answer:
         """What an access comes to, with A and D set."""
+        if SLOT in self.departs and user and address >> 39 == PVM_SLOT:
+            return self._of_the_host(address, kind)
         walked = address
         if UNCHECKED in self.departs and user and machine.levels >= 4:
             walked = sign_extended(address, 48 if machine.levels == 4 else 57)
@@ -276,7 +309,7 @@ class ByRules(by_rules.ByRules):
                 self._mark(answer.accessed, 1 << 5)
                 self._mark(() if answer.dirty is None else (answer.dirty,), 1 << 6)
             elif answer.vector == PF:
-                self._mark_at_fault(machine, walked)
+                self._mark_at_fault(machine)
             found = answer
         if found.cr2 is not None:
             found = replace(found, cr2=address)
@@ -287,6 +320,13 @@ class ByRules(by_rules.ByRules):
         if found.error & 1 << 3 and LACKS_P in self.departs:
             found = replace(found, error=found.error & ~1)
         return found
+
+    def _of_the_host(self, address: int, kind: str) -> Answer:
+        """What comes of an access to what a host has for itself, of each of its processors 24 KByte
+        at the start of 2 MByte: one of them is this guest's."""
+        error = 4 | (kind in rules.WRITES) << 1 | (kind == "fetch") << 4
+        theirs = address % (2 << 20) < 24 << 10 and address >> 21 & 1
+        return Answer(PF, error | (9 if theirs else 0), address)
 
     def _pdpte_read(
         self, machine: Machine, address: int, kind: str, user: bool
@@ -314,6 +354,7 @@ class ByRules(by_rules.ByRules):
         self, machine: Machine, address: int, kind: str, user: bool, implicit: bool
     ) -> Answer:
         memory: Any = self.ram.buffer
+        self.walked = rules.walk(machine, memory, address)
         found = rules.access(machine, memory, address, kind, user, implicit)
         assert found is not None, "there is memory behind every table that is asked about"
         asked_of_pkru = KEY_OF_SUPERVISOR if user else KEYS
@@ -325,8 +366,7 @@ class ByRules(by_rules.ByRules):
         self, machine: Machine, address: int, kind: str, user: bool, implicit: bool, found: Answer
     ) -> Answer:
         """What comes of an access whose key goes by who makes it, whose ever the page is."""
-        memory: Any = self.ram.buffer
-        walked = rules.walk(machine, memory, address)
+        walked = self.walked
         if walked.end != "page" or found.vector in (GP, SS):
             return found
         key = walked.used[-1][1] >> 59 & 0xF
@@ -342,10 +382,9 @@ class ByRules(by_rules.ByRules):
         dirty = accessed[-1] if kind in rules.WRITES else None
         return Answer(None, physical=walked.physical, accessed=accessed, dirty=dirty)
 
-    def _mark_at_fault(self, machine: Machine, address: int) -> None:
+    def _mark_at_fault(self, machine: Machine) -> None:
         """A of entries by which a fault was found."""
-        memory: Any = self.ram.buffer
-        walked = rules.walk(machine, memory, address)
+        walked = self.walked
         if UPPER in self.departs:
             self._mark([at for at, _ in walked.used[:-1]], 1 << 5)
         if GIGABYTE_A in self.departs and machine.levels >= 4 and walked.level == 2:

@@ -9,7 +9,7 @@ import pytest
 
 from harness.check.x86.matrix import families as declared
 from harness.check.x86.matrix import run as matrix
-from harness.check.x86.matrix.chain import Chain, Lanes
+from harness.check.x86.matrix.chain import INVPCID, Chain, Lanes
 from harness.check.x86.matrix.families import Family, families
 from harness.check.x86.matrix.stage import UPPER_WINDOW_SLOT, WINDOW_SLOT, Control, Model
 from harness.check.x86.matrix.warm import sequences
@@ -151,6 +151,29 @@ def test_every_reserved_and_every_free_bit_is_tried_alone_and_with_each_other() 
         free = {*range(9, 12), *range(40, 63)}
         assert {str(bit) for bit in free} <= sets
         assert {f"{a}+{b}" for a in free for b in free if a < b} <= sets
+
+
+@pytest.mark.parametrize("model", EVERY_MODE, ids=str)
+def test_bits_that_are_ignored_are_tried_below_and_above_the_address(model: Model) -> None:
+    """SDM volume 3A, 4.3 to 4.5: bit 11 everywhere, in long mode bits 62:52 but for keys."""
+    for level in range(model.levels):
+        axes = {axis.name: axis.values for axis in family(model, "entry", level=level).product.axes}
+        assert {"none", "11", *(("52", "58") if model.long else ())} <= set(axes["set"])
+
+
+@pytest.mark.parametrize("model", EVERY_MODE, ids=str)
+def test_each_way_to_flush_is_tried_with_and_without_global_pages(model: Model) -> None:
+    """And INVPCID with PCIDs, which long mode alone has (SDM volume 3A, 4.10.1)."""
+    found: dict[tuple[object, ...], set[tuple[bool, bool]]] = {}
+    for one in families("quick", [model], ()):
+        if one.name == "flush":
+            ways = next(axis.values for axis in one.product.axes if axis.name == "flush")
+            states = {(control.first.pge, control.first.pcide) for control in one.controls}
+            found[ways] = found.get(ways, set()) | states
+            assert (one.feature == "invpcid") == (ways == INVPCID)
+    both = {(True, False), (False, False)}
+    with_pcids = {(True, True)} if model.long else set()
+    assert found == {("all", "page", "global"): both, INVPCID: both | with_pcids}
 
 
 CLASSES = {
@@ -320,6 +343,25 @@ def test_what_every_engine_survives_is_asked_of_each() -> None:
         assert found == {("0", 1), ("3+4+11", 1)}
 
 
+OF_ALL = {
+    ("4", "cr0"): {("16", 0)},
+    ("4", "cr4"): {("12", 0), ("4+12", 0), ("17", 0)},
+    ("pae", "cr0"): {("16", 0)},
+    ("pae", "cr3"): {("3", 0), ("4", 0)},
+    ("pae", "cr4"): set[tuple[str, int]](),
+    ("32", "cr4"): set[tuple[str, int]](),
+}
+"""By mode and register, the bits whose change even an engine survives that refuses nothing; and
+whether PCIDE is set."""
+
+
+@pytest.mark.parametrize(("mode", "register"), OF_ALL)
+def test_what_must_be_refused_is_asked_of_none_that_may_not(mode: str, register: str) -> None:
+    for engine in ("tcg", "kvm"):
+        assert changes(Model(mode), register, engine) == OF_ALL[mode, register]
+    assert OF_ALL[mode, register] <= changes(Model(mode), register, "bochs")
+
+
 def test_cd_and_nw_are_changed_alone_and_together() -> None:
     for model in EVERY_MODE[:4]:
         assert {("29", 0), ("30", 0), ("29+30", 0)} <= changes(model, "cr0", "bochs")
@@ -428,7 +470,7 @@ def test_a_page_beyond_memory_is_marked_so_and_never_fetched_from() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
-@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_a_present_entry_that_leads_elsewhere_or_code_to_no_memory_is_left_out_and_no_other(
     model: Model, level: int
 ) -> None:
@@ -440,14 +482,15 @@ def test_a_present_entry_that_leads_elsewhere_or_code_to_no_memory_is_left_out_a
     values = {axis.name: axis.array[places[axis.name]] for axis in one.product.axes}
     word = declared.lanes(one, chain(model), numbers).words[level]
     present, fetch = word & np.uint64(1) != 0, values["access"] == "fetch"
-    page = (word & np.uint64(0x80) != 0) | (level == 0)
+    page = (word & np.uint64(0x80) != 0) | (level == 0)  # or none that there can be
+    maps = level < 3
     beyond = word & np.uint64((1 << 40) - (1 << 32)) != 0
-    frame = np.where(fetch, np.uint64(CODE[level]), np.uint64(DATA[level]))
-    moved = (word ^ frame) & np.uint64((1 << 32) - (1 << 12 + 9 * level)) != 0
+    frame = np.where(fetch, np.uint64(CODE[level % 3]), np.uint64(DATA[level % 3]))
+    moved = (word ^ frame) & np.uint64((1 << 32) - (1 << min(12 + 9 * level, 32))) != 0
     table = (3 + level) * MIB
     left_out = {
-        "there is no code": page & beyond & (fetch | (values["access"] == "descriptor")),
-        "the page's address": page & moved,
+        "there is no code": maps & page & beyond & (fetch | (values["access"] == "descriptor")),
+        "the page's address": maps & page & moved,
         "the table's address": ~page & (word & np.uint64((1 << 40) - (1 << 12)) != table),
     }
     met = set[str]()
@@ -456,7 +499,8 @@ def test_a_present_entry_that_leads_elsewhere_or_code_to_no_memory_is_left_out_a
         out = np.broadcast_to(rule.leaves_out(one.product.grid), one.product.shape).ravel()
         assert np.array_equal(out, present & expected), begins
         met |= {begins} if out.any() else set()
-    assert met == {"there is no code"} | ({"the table's address"} if level else set())
+    pointers = {"the table's address"} if level in (1, 2) else set()
+    assert met == pointers | ({"there is no code"} if maps else set())
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)

@@ -29,11 +29,13 @@ from harness.check.x86.matrix.run import Plan
 from harness.check.x86.matrix.stage import MODES, Control, Model
 from harness.cli import application
 from harness.machine.errors import GuestLost, Misuse
+from harness.machine.machine import Processor
 from harness.machine.x86.engines import executor, why_absent
 from harness.machine.x86.guest import FEATURES, Guest, MachineInfo
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Access, Kind, Reason
 from harness.paging.x86.cpu import Cpu, Cr4
+from tests.check.x86.by_rules import info_of
 from tests.check.x86.plants import all_loaded, dirty_once_read, kept, left_to_its_path, mended
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
@@ -112,6 +114,51 @@ def test_a_condition_that_is_none_or_selects_nothing_is_refused(
 ) -> None:
     with pytest.raises(Misuse, match=problem):
         matrix.plan("quick", MODES, "tcg", processor(), expression)
+
+
+def test_what_leaves_out_nothing_is_no_reason_why_nothing_is_left() -> None:
+    with pytest.raises(Misuse) as refused:
+        matrix.plan(
+            "quick", ["4"], "tcg", processor(), "family=place and access=fetch and offset=last-word"
+        )
+    assert "the code that a fetch executes has no room" in str(refused.value)
+    assert "a push or a descriptor" not in str(refused.value)
+
+
+USUAL = (40, True, True, False, True)
+WIDE = {(width, *USUAL[1:]) for width in (36, 39, 46, 52)}
+NO_1G, AS_AMD = (40, False, *USUAL[2:]), (40, True, True, True, True)
+NO_PSE36, NO_PSE = (40, True, False, False, True), (40, True, True, False, False)
+TRIED: dict[tuple[str, str, Version | None], set[tuple[int, bool, bool, bool, bool]]] = {
+    ("tcg", "4", None): {USUAL, *WIDE, NO_1G, AS_AMD, NO_PSE},
+    ("tcg", "pae", (7, 2, 22)): {USUAL, *WIDE, NO_PSE},
+    ("tcg", "32", (7, 2, 22)): {USUAL, *WIDE, NO_PSE36, NO_PSE},
+    ("bochs", "4", None): {USUAL, NO_1G, AS_AMD, NO_PSE},
+    ("bochs", "4", (3, 0)): {USUAL, NO_1G, AS_AMD, NO_PSE},
+    ("bochs", "5", (3, 0)): {USUAL, NO_1G, NO_PSE},
+    ("bochs", "4", (2, 7)): {USUAL, AS_AMD, NO_PSE},  # which has 1-GByte pages
+    ("bochs", "32", (2, 7)): {USUAL, NO_PSE},
+}
+"""The processors of a mode that an engine can be: MAXPHYADDR, 1-GByte pages, PSE-36, AMD, PSE."""
+
+
+@pytest.mark.parametrize(("engine", "mode", "version"), TRIED, ids=str)
+def test_every_processor_is_tried_that_an_engine_can_be(
+    engine: str, mode: str, version: Version | None
+) -> None:
+    executor = None if version is None else (engine, version)
+    plan = matrix.plan("quick", [mode], engine, processor(), "family=bits", executor=executor)
+    models = [part.family.model for part in plan.work]
+    found = {(one.maxphyaddr, one.page1gb, one.pse36, one.amd, one.pse) for one in models}
+    assert found == TRIED[engine, mode, version]
+
+
+def test_a_family_is_skipped_in_a_version_that_lacks_what_it_needs() -> None:
+    info = info_of(Processor(shadow_stacks=True, lass=True))
+    plan = matrix.plan("quick", ["4"], "bochs", info, "family=halves", executor=("bochs", (3, 0)))
+    assert len(plan) > 10_000 and not plan.skipped
+    with pytest.raises(Misuse, match=r"bochs 2\.7 cannot tell apart"):
+        matrix.plan("quick", ["4"], "bochs", info, "family=halves", executor=("bochs", (2, 7)))
 
 
 def test_a_mode_that_the_engine_lacks_is_skipped_and_alone_refused() -> None:

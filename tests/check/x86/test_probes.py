@@ -19,7 +19,7 @@ from harness.paging.x86.cpu import Cpu
 
 RAM = ARENA.stop + 4 * MIB
 OURS, FREE = ARENA.stop + MIB, ARENA.stop + 2 * MIB
-ROOM, OWN, TABLE, NOWHERE, ROM, LOST, STUB = (Virtual(n * MIB * 4) for n in range(1, 8))
+ROOM, EDGE, OWN, TABLE, NOWHERE, ROM, LOST, STUB = (Virtual(n * MIB * 4) for n in range(1, 9))
 BETWEEN = 1 << 47
 """An address that is not canonical."""
 
@@ -29,7 +29,8 @@ def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_aske
     allocator = TableAllocator(memory, Span(OURS, FREE - 1))
     cpu = Cpu.long_mode(4, allocator.allocate(formats.long_mode(4, 40, True, True), 3).address)
     space = Space(memory, cpu.roots, allocator)
-    frames = {ROOM: FREE, OWN: ARENA.start, TABLE: OURS, NOWHERE: RAM, ROM: DEVICES.start}
+    frames = {EDGE: ARENA.stop, ROOM: FREE, OWN: ARENA.start, TABLE: OURS, NOWHERE: RAM}
+    frames[ROM] = DEVICES.start
     for virtual, frame in frames.items():
         space.map(virtual, np.array([frame], np.uint64), 0, formats.RW)
     # A table where there is no memory, as there is none behind a page: its cases count once.
@@ -49,12 +50,14 @@ def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_aske
     expected, counted = expect(cpu, memory, tables, cases, window)
 
     asked = list(zip(expected.cases.address.tolist(), expected.cases.kind.tolist(), strict=True))
-    room, between, stub = ([(at, kind) for kind in kinds] for at in (ROOM, BETWEEN, STUB))
-    assert asked == [*room, (TABLE, Kind.READ), (TABLE, Kind.WRITE), *between, *stub]
-    assert expected.paths.used.all(axis=0).tolist() == [True] * 5 + [False] * 3 + [True] * 3
-    assert not expected.paths.used[:, 5:8].any(), "nothing is read where no root serves"
+    edge, room, between, stub = (
+        [(at, kind) for kind in kinds] for at in (EDGE, ROOM, BETWEEN, STUB)
+    )
+    assert asked == [*edge, *room, (TABLE, Kind.READ), (TABLE, Kind.WRITE), *between, *stub]
+    assert expected.paths.used.all(axis=0).tolist() == [True] * 8 + [False] * 3 + [True] * 3
+    assert not expected.paths.used[:, 8:11].any(), "nothing is read where no root serves"
     in_stub = expected.window[0] & expected.paths.used[0]
-    assert in_stub.tolist() == [False] * 8 + [True] * 3, "nor is another's entry the stub's own"
+    assert in_stub.tolist() == [False] * 11 + [True] * 3, "nor is another's entry the stub's own"
     assert counted == {
         "the page holds the harness's own memory": 2 * len(kinds),
         "the page has no memory behind it": len(kinds),
@@ -63,8 +66,10 @@ def test_what_a_guest_is_not_asked_is_counted_by_its_reason_and_all_else_is_aske
     }
     assert (memory.octets[: ARENA.stop] == before).all(), "nothing of the stub's is marked"
     root = memory.load(Physical(OURS), 8)
-    assert expected.content[3:5].tolist() == [root, root], "nor is a table"
+    assert expected.content[6:8].tolist() == [root, root], "nor is a table"
     # The first entry of the root leads to all of these, and is what TABLE's accesses reach.
     care = _entries(cpu, expected)[1][3]
     used = formats.A | formats.D
-    assert (~care[:5]).tolist() == [0, 0, 0, 0, used], "a read leaves A and D to be compared"
+    assert (~care[:8]).tolist() == [0, 0, 0, 0, 0, 0, 0, used], (
+        "a read leaves A and D to be compared"
+    )

@@ -16,8 +16,8 @@ from harness.check.x86.matrix.run import Work, plan, tried_on
 from harness.check.x86.verdicts import UNHELD
 from harness.machine.machine import Processor
 from tests.check.samples import total
-from tests.check.x86.by_rules import info_of
-from tests.check.x86.test_by_rules import TCG, guest_for
+from tests.check.x86.by_rules import TCG, info_of
+from tests.check.x86.test_by_rules import guest_for
 from tests.check.x86.test_quirk_plants import PLANTS
 
 FEW = 40

@@ -80,6 +80,45 @@ def test_full_changes_every_bit_under_more_states_than_quick() -> None:
         assert states["quick", name] < states["full", name], name
 
 
+IN_PRESET = {
+    ("quick", "alias"): (set[str](), {Control(), Control(wp=False)}),
+    ("full", "alias"): ({"here.XD", "there.set"}, set(declared.ONE_OFF)),
+    ("quick", "twice"): (set[str](), {Control(), declared.ALL_OFF}),
+    ("full", "twice"): (set[str](), set(declared.ONE_OFF)),
+}
+"""The axes that are of one preset alone, and the control states."""
+
+
+@pytest.mark.parametrize(("preset", "name"), IN_PRESET)
+def test_full_varies_more_than_quick(preset: str, name: str) -> None:
+    more, states = IN_PRESET[preset, name]
+    some = [one for one in sequences(preset, MODELS[:1]) if one.name == name]
+    for one in some:
+        axes = {axis.name for axis in one.product.axes}
+        assert axes & {"here.XD", "there.set"} == more and set(one.controls) == states
+    if name == "alias":
+        axes_of = [{axis.name: axis.array for axis in one.product.axes} for one in some]
+        parted = {int(axes["parting"][0]) - int(axes["page"][0]) for axes in axes_of}
+        assert parted == ({0, 1, 2, 3} if preset == "full" else {0, 1})
+
+
+@pytest.mark.parametrize(
+    ("preset", "keys", "acs"),
+    [("quick", (0, 4, 5, 6, 7), (0,)), ("full", tuple(range(16)), (0, 1))],
+)
+def test_keys_are_tried_with_every_right(
+    preset: str, keys: tuple[int, ...], acs: tuple[int, ...]
+) -> None:
+    """All keys in full, with EFLAGS.AC, and in quick those that have all rights."""
+    some = 0
+    for one in sequences(preset, MODELS[:1]):
+        axes = {axis.name: axis.values for axis in one.product.axes}
+        if "key" in axes:
+            some += 1
+            assert (axes["key"], axes["ac"], axes["first.ac"]) == (keys, acs, acs)
+    assert some == 3 * 3  # what changes, is heeded, and no longer is; in each size of page
+
+
 def test_keys_change_in_one_register_at_a_time_and_always_withhold_something() -> None:
     changed = set[tuple[str, ...]]()
     for one in KEY_CHANGES:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
 
 from harness.architectures import NAMES, has, module_of
 from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
@@ -160,6 +162,10 @@ class Architecture:
     linux          the same entry as Linux reads it; QuestionError where that is not known
     doubt          why the root may be another than was meant; None where it leads somewhere
     never_withheld the rights that the supervisor has whatever entries say
+    excluded       the rights that come to nothing for what else is given, as bits of the format:
+                   what must be given together, what is lost by that, and why, a clause
+    barred         the rights of raw entries, if they are pages, that come to nothing for what else
+                   these say; and why
     levels         how many levels tables can have
     smallest_page  the bytes of the smallest page of any format
     addresses      the addresses that there are, whether or not a root serves them
@@ -226,6 +232,8 @@ class Architecture:
     alike: Callable[[Any, Any], bool] = lambda one, other: bool(one == other)
     using: Callable[[State, Any], State] = lambda cpu, _: cpu
     never_withheld: Callable[[State], int] = lambda _: 0
+    excluded: Callable[[State], Sequence[tuple[int, int, str]]] = lambda _: ()
+    barred: tuple[Callable[[Words], Words], str] = (np.zeros_like, "")
     addresses: Callable[[State], Sequence[Span]] = lambda cpu: [root.span for root in cpu.roots]
     in_tables: Callable[[State], State] = lambda cpu: cpu
     left_open: Callable[[State, Mapping[str, int]], Iterable[str]] = lambda _, __: ()
@@ -346,6 +354,42 @@ def of_root(registers: Iterable[str]) -> str | None:
 def never_withheld(cpu: Cpu) -> int:
     """The rights that the supervisor has whatever entries say, as bits of the format."""
     return of(cpu).never_withheld(cpu)
+
+
+def left(cpu: Cpu, granted: Words, raw: Words) -> Words:
+    """What comes of the rights that all entries grant together, as bits of the format, shape (n,):
+    those of them with which some access to a page passes.
+
+    raw  the entries of the pages; of what is none, 0
+    """
+    asked = of(cpu)
+    barred, _ = asked.barred
+    found = granted & ~barred(raw)
+    # What is lost by one rule still counts where another asks for it.
+    for held, lost, _ in asked.excluded(cpu):
+        both = granted & np.uint64(held) == np.uint64(held)
+        found = np.where(both, found & ~np.uint64(lost), found)
+    return found
+
+
+@lru_cache(maxsize=1 << 12)  # a dump asks of the same few for each of its ranges
+def left_of(cpu: Cpu, granted: int, raw: int) -> int:
+    """The same of one page."""
+    words = [np.array([word], np.uint64) for word in (granted, raw)]
+    return int(left(cpu, *words)[0])
+
+
+def why_lost(cpu: Cpu, granted: int, raw: int) -> str:
+    """Why some of the rights that entries grant come to nothing; empty where none does."""
+    asked = of(cpu)
+    barred, why = asked.barred
+    said = [why] if granted & int(barred(np.array([raw], np.uint64))[0]) else []
+    said += (
+        why
+        for held, lost, why in asked.excluded(cpu)
+        if granted & held == held and granted & lost
+    )
+    return "; ".join(dict.fromkeys(said))
 
 
 def ways(

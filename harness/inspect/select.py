@@ -42,8 +42,9 @@ def condition(cpu: Cpu, types: Types, text: str) -> Chosen:
     """Reads a condition on rows; QuestionError where it is none.
 
     Names with the values 0 and 1, which may stand alone: the rights that there are on a page, in
-    full and by their first letters, which are those that all entries give together, and with
-    CR0.WP=0 writing too, which the supervisor then does everywhere; with `granted-` before them
+    full and by their first letters, which are those that are left of what all entries give
+    together, and with CR0.WP=0 writing too, which the supervisor then does everywhere; with
+    `granted-` before them
     those that all entries give, and with `own-` those that the page's entry gives; A, D and other
     single bits of a page's entry, of which one that makes pages global may be a pointer's;
     `shared`, of what is at several addresses because tables are.  Others: level, size, kind, type,
@@ -91,7 +92,7 @@ def _columns(cpu: Cpu, types: Types) -> tuple[dict[str, _Column], where.Axes]:
     for right, bit in format.rights.items():
         if bit:
             for name in (right.replace(" ", "-"), LETTERS[right]):
-                add(name, _always if bit & kept else _granted(bit), range(2))
+                add(name, _always if bit & kept else _left(cpu, bit), range(2))
                 add(f"granted-{name}", _granted(bit), range(2))
                 add(f"own-{name}", _own(format, bit), range(2))
     for name, bit in (("A", format.accessed), ("D", format.dirty)):
@@ -115,6 +116,17 @@ _KIND_NAMES = np.array([KINDS.get(RowKind(n), "") if n in KINDS else "" for n in
 
 def _granted(bit: int) -> _Column:
     return lambda rows: rows.granted & np.uint64(bit) != 0
+
+
+def _left(cpu: Cpu, bit: int) -> _Column:
+    def left(rows: Rows) -> Mask:
+        pages = rows.kind == RowKind.PAGE
+        given = rows.granted.copy()  # of what is no page, that of its way
+        given[pages] = architecture.left(cpu, rows.granted[pages], rows.raw[pages])
+        found: Mask = given & np.uint64(bit) != 0
+        return found
+
+    return left
 
 
 def _always(rows: Rows) -> Mask:

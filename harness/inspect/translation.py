@@ -124,6 +124,21 @@ class Translation:
         """The rights that all entries give together."""
         return self.stages[-1].granted if self.stages else 0
 
+    @property
+    def left(self) -> int:
+        """Those of them with which some access to the page passes."""
+        return architecture.left_of(self.cpu, self.granted, self._page)
+
+    @property
+    def why_lost(self) -> str:
+        """Why the others come to nothing; empty where there are none."""
+        return architecture.why_lost(self.cpu, self.granted, self._page)
+
+    @property
+    def _page(self) -> int:
+        """The raw entry of the page; 0 where there is none."""
+        return self.stages[-1].reading.raw if self.leaf else 0
+
 
 def translate(snapshot: Snapshot, address: Virtual, linux: bool = False) -> Translation:
     """How the snapshot's machine translates an address.

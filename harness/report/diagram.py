@@ -143,21 +143,30 @@ class Denial:
     slots: frozenset[Slot]
 
 
-def picture(walk: Walk, register: str, note: str = "", denial: Denial | None = None) -> str:
+def picture(
+    walk: Walk,
+    register: str,
+    note: str = "",
+    denial: Denial | None = None,
+    left: int | None = None,
+) -> str:
     """The picture of a walk as a file of its own, in colours that follow the reader's.
 
     register  what leads to the root's table
-    note  what is said of it in a corner, such as the source of the tables
+    note      what is said of it in a corner, such as the source of the tables
+    left      what comes of the rights of its page; None where that is not known to be less
     """
-    drawn = _draw(walk, register, note, denial)
+    drawn = _draw(walk, register, note, denial, left)
     ElementTree.SubElement(drawn, "style").text = style()
     drawn.set("xmlns", NAMESPACE)
     return ElementTree.tostring(drawn, encoding="unicode") + "\n"
 
 
-def inline(walk: Walk, register: str, denial: Denial | None = None) -> str:
+def inline(
+    walk: Walk, register: str, denial: Denial | None = None, left: int | None = None
+) -> str:
     """The same for a page that has `style()` in it and shows the address itself."""
-    drawn = _draw(walk, register, denial=denial)
+    drawn = _draw(walk, register, "", denial, left)
     _, _, width, height = drawn.attrib["viewBox"].split()
     rest = int(height) - HEADING
     drawn.set("viewBox", f"0 {HEADING} {width} {rest}")
@@ -166,9 +175,8 @@ def inline(walk: Walk, register: str, denial: Denial | None = None) -> str:
 
 
 def _draw(
-    walk: Walk, register: str, note: str = "", denial: Denial | None = None
+    walk: Walk, register: str, note: str, denial: Denial | None, left: int | None
 ) -> ElementTree.Element:
-    format = walk.root.table.format
     used = len(walk.steps) + (walk.unbacked is not None)
     width = 2 * MARGIN + SIGN + (used + 1) * COLUMN
     svg = ElementTree.Element("svg", {"class": "walk", "role": "img"})
@@ -187,7 +195,7 @@ def _draw(
     ]
     if walk.unbacked is not None:
         bottoms.append(_unbacked(svg, walk, len(walk.steps)))
-    bottoms.append(_end(svg, walk, format, used, denial))
+    bottoms.append(_end(svg, walk, used, denial, left))
     height = round(_legend(svg, walk, max(bottoms) + 24, width, denial) + MARGIN - LINE + 4)
     for part in (svg, paper):
         part.set("width", str(width))
@@ -301,10 +309,11 @@ def _unbacked(svg: ElementTree.Element, walk: Walk, number: int) -> float:
 
 
 def _end(
-    svg: ElementTree.Element, walk: Walk, format: Format, number: int, denial: Denial | None
+    svg: ElementTree.Element, walk: Walk, number: int, denial: Denial | None, left: int | None
 ) -> float:
     """The last column: the page, or that there is none."""
-    x, leaf = _x(number), walk.leaf
+    format, x, leaf = walk.root.table.format, _x(number), walk.leaf
+    granted = walk.granted if left is None else left
     ended = format.levels[walk.level]
     rest = walk.address & ended.size - 1
     bits = f"{ended.shift - 1}:0"
@@ -324,7 +333,7 @@ def _end(
     _index(svg, number, row)
     _text(svg, x, DETAILS_TOP, "label", "physical address")
     _text(svg, x, DETAILS_TOP + 20, "physical", f"{walk.physical:#x}")
-    return _rights(svg, x, DETAILS_TOP + 44, format, walk.granted, "rights")
+    return _rights(svg, x, DETAILS_TOP + 44, format, granted, "rights")
 
 
 def _table(

@@ -130,7 +130,7 @@ def _expected_lines(snapshot: Snapshot, one: Unmet) -> Iterator[str]:
     if expect is None:
         yield f"{one.wanted}: no expectation names these {in_units(one.size)}"
         rows = [
-            (str(span), in_units(span.size), letters(cpu.format, granted), f"{at:#x}")
+            (str(span), in_units(span.size), _letters(cpu, granted), f"{at:#x}")
             for span, granted, at in one.ranges[:SHOWN]
         ]
         yield from (f"  {line}" for line in aligned(rows))
@@ -145,6 +145,11 @@ def _expected_lines(snapshot: Snapshot, one: Unmet) -> Iterator[str]:
     also = f", by {' and '.join(map(str, one.also))} too" if one.also else ""
     if also or span.size > cpu.format.levels[0].size:
         yield f"missed in {part} {in_units(span.size)}{also}"
+
+
+def _letters(cpu: Any, granted: int) -> str:
+    """The rights of pages that no expectation names, as `dump` has them."""
+    return letters(cpu.format, architecture.left_of(cpu, granted, 0))
 
 
 def _likewise_lines(snapshot: Snapshot, others: Sequence[Unmet]) -> Iterator[str]:
@@ -186,7 +191,7 @@ def _change_lines(one: Unmet, explanation: Explanation) -> Iterator[str]:
 def as_object(snapshot: Snapshot, one: Unmet) -> dict[str, Any]:
     """One of them as what JSON can hold."""
     expect, explanation = one.expect, explain(snapshot, one.address, one.access)
-    format = architecture.of(snapshot.cpu).part(snapshot.cpu, one.address).format
+    cpu = architecture.of(snapshot.cpu).part(snapshot.cpu, one.address)
     found = explanation.translation
     return {
         "expected": None if expect is None else str(expect),
@@ -202,7 +207,7 @@ def as_object(snapshot: Snapshot, one: Unmet) -> dict[str, Any]:
         "ranges": [
             {
                 **span_object(span),
-                "rights": letters(format, granted),
+                "rights": _letters(cpu, granted),
                 "physical": hex(physical),
             }
             for span, granted, physical in one.ranges

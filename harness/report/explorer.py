@@ -18,7 +18,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
 from harness.inspect import architecture, decode, find, graph, tour
-from harness.inspect.architecture import never_withheld
+from harness.inspect.architecture import left_of, never_withheld
 from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
 from harness.inspect.tour import Line, Place
@@ -236,11 +236,9 @@ class Explorer(App[None]):
                 said, style = (raw, "", told, ""), "dim"
             else:
                 granted = self.place.granted & format.granted(line.raw, slot.level)
-                rights = letters(
-                    format,
-                    granted,
-                    never_withheld(self.snapshot.cpu),
-                )
+                if isinstance(line.entry, Leaf):
+                    granted = left_of(self._part(), granted, line.raw)
+                rights = letters(format, granted, never_withheld(self.snapshot.cpu))
                 bits = " ".join(set_bits(format.levels[slot.level], line.raw))
                 said = (raw, rights, told, bits)
                 style = "red" if isinstance(line.entry, Malformed) else ""

@@ -163,7 +163,9 @@ _OUTCOME: Final = {
     "reason": _or_null(_REASON),
 }
 _EFFECTIVE: Final = (
-    "Those in `rights`, and what the supervisor has whatever entries say: writing, with CR0.WP=0."
+    "Those in `rights` with which some access passes, and what the supervisor has whatever entries"
+    " say: writing, with CR0.WP=0. On arm64 EL1 executes nothing that EL0 may write; on POWER"
+    " nothing is fetched from guarded storage."
 )
 _SPAN: Final = {
     "first": _hex("The first address."),

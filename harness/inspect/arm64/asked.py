@@ -21,7 +21,7 @@ from harness.paging.arm64 import access
 from harness.paging.arm64.access import Access, Fault, Kind, Reason
 from harness.paging.arm64.bulk import judge
 from harness.paging.arm64.cpu import Cpu, half_for, is_high, span_of, untagged
-from harness.paging.arm64.formats import AF, GRANULES, VALID
+from harness.paging.arm64.formats import AF, AP_EL0, AP_READ_ONLY, GRANULES, PXN, UXN, VALID
 from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.entry import Absent
 from harness.paging.memory import Mask, Memory, WritableMemory
@@ -163,6 +163,15 @@ def _judged(cpu: Cpu, walks: Walks, asked: Access) -> tuple[Mask, Mask, Bytes]:
     return found.reason == 0, np.zeros(n, np.bool_), found.reason
 
 
+def _excluded(cpu: Cpu) -> Sequence[tuple[int, int, str]]:
+    """EL1 executes nothing that EL0 may write, and with WXN=1 no one what he may write himself
+    (AArch64.S1DirectBasePermissions, AArch64.S1ComputePermissions)."""
+    el0 = AP_EL0 | AP_READ_ONLY
+    always = ((el0, PXN, "EL1 executes nothing that EL0 may write"),)
+    why = "with WXN=1 nothing is executed that may be written"
+    return (*always, (AP_READ_ONLY, PXN, why), (el0, UXN, why)) if cpu.wxn else always
+
+
 _KASAN = 0xDFFF_8000_0000_0000
 """Where the shadow of address 0 is (KASAN_SHADOW_OFFSET of addresses of 48 bits)."""
 
@@ -203,6 +212,7 @@ ASKED = Architecture(
     judged=_judged,
     bars={Reason.PAN: "PSTATE.PAN=1"},
     marks=lambda cpu, _: 0 if cpu.sets_access_flag else AF,
+    excluded=_excluded,
     memory_types=memory_type,
     mode_options=frozenset(("mair", "tcr")),
     build=_build,

@@ -18,12 +18,12 @@ from harness.inspect.tour import nowhere
 from harness.paging.address import Span, Virtual
 from harness.paging.bulk import Bytes, End, Walks
 from harness.paging.entry import Absent, Malformed
-from harness.paging.memory import Mask, Memory, WritableMemory
+from harness.paging.memory import Mask, Memory, Words, WritableMemory
 from harness.paging.power import access
-from harness.paging.power.access import Access, Fault, Kind, Reason, Unbacked
+from harness.paging.power.access import GUARDED, Access, Fault, Kind, Reason, Unbacked
 from harness.paging.power.bulk import judge
 from harness.paging.power.cpu import PAGE_BITS, QUADRANT, UNTRANSLATED, Cpu
-from harness.paging.power.formats import CHANGE, PRIVILEGED, REFERENCE
+from harness.paging.power.formats import ATT, CHANGE, EXECUTE, PRIVILEGED, REFERENCE
 from harness.paging.table import Slot
 
 if TYPE_CHECKING:
@@ -151,6 +151,11 @@ def _build(layout: Layout, levels: int, memory: WritableMemory, given: Mapping[s
     return cpu_with(built(layout, levels, memory, sets_marks=False), memory, given)
 
 
+def _barred(raw: Words) -> Words:
+    """Nothing is fetched from guarded storage."""
+    return np.where(raw & np.uint64(ATT) == np.uint64(GUARDED), np.uint64(EXECUTE), np.uint64(0))
+
+
 def _left_open(_: Cpu, given: Mapping[str, int]) -> Iterable[str]:
     return left_open(given)
 
@@ -193,6 +198,7 @@ ASKED = Architecture(
     memory_types=memory_type,
     build=_build,
     left_open=_left_open,
+    barred=(_barred, "nothing is fetched from guarded storage (ATT=2)"),
     byte_order="big",
     mixed=Mixed(paths.part, paths.parts, paths.split),
 )

@@ -6,7 +6,7 @@ entries mean is said here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from harness.check.keys import in_units
+from harness.inspect import architecture
 from harness.inspect import graph as graphs
 from harness.inspect.graph import Floor, Graph, RowKind
 from harness.inspect.snapshot import Snapshot
@@ -45,6 +46,7 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
             from level 0 up
     bytes   width of an entry
     rights  the letters of rights; a set of rights is a number, its bit i the letter i
+    lost    of pages: sets of rights, each with those that come to nothing where all of it is given
     roots   first address, last address, the address that slot 0 of the table would span, and the
             register that leads there; the table of root i is table i
     kinds   what entries are: kind, rights, text, and bytes from the memory of one to the next
@@ -59,8 +61,9 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
     graph = graphs.read(snapshot.memory, format, roots, ENTRIES)
     if not graph.floors:
         return None
-    kinds: dict[_Said, int] = {}
-    tables = _tables(graph, roots)
+    asked = architecture.of(snapshot.cpu)
+    kinds, (barred, _) = dict[_Said, int](), asked.barred
+    tables = _tables(graph, roots, barred)
     rights, register = partial(_rights, format), state.of(snapshot.cpu).root
     return {
         "levels": [
@@ -68,6 +71,11 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
         ],
         "bytes": format.entry_bytes,
         "rights": letters(format, format.rights_mask),
+        "lost": [
+            # Without the letters of rights that no entry can withhold.
+            [rights(bits) & ~rights(0) for bits in both]
+            for *both, _ in asked.excluded(snapshot.cpu)
+        ],
         "roots": [
             [
                 *(f"{at:x}" for at in (root.span.first, root.span.last, root.first_address(0))),
@@ -85,7 +93,7 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
                 sorted(set(map(rights, one.granted))),
                 one.first,
                 one.stop,
-                ";".join(_run_text(one.table, run, kinds) for run in one.runs),
+                ";".join(_run_text(one.table, run, kinds, barred) for run in one.runs),
             ]
             for one in tables
         ],
@@ -146,7 +154,7 @@ class _Table:
     granted: frozenset[int] = frozenset()
 
 
-def _tables(graph: Graph, roots: Sequence[Root]) -> list[_Table]:
+def _tables(graph: Graph, roots: Sequence[Root], barred: _Barred) -> list[_Table]:
     """The tables that are shown, from those of the roots down, a floor after the other."""
     tables: list[_Table] = []
     for floor in graph.floors:
@@ -166,7 +174,7 @@ def _tables(graph: Graph, roots: Sequence[Root]) -> list[_Table]:
             if run.child >= 0:
                 tables[run.child].paths += one.paths * run.count
     for one in reversed(tables):
-        _sum_up(one, tables)
+        _sum_up(one, tables, barred)
     return tables
 
 
@@ -226,11 +234,11 @@ def _begins(format: Format, floor: Floor, frames: Words) -> Mask:
     return begins
 
 
-def _sum_up(one: _Table, tables: Sequence[_Table]) -> None:
+def _sum_up(one: _Table, tables: Sequence[_Table], barred: _Barred) -> None:
     """Writes down what lies in and under a table, given the same of those under it."""
     format, granted = one.table.format, set[int]()
     for run in one.runs:
-        own = format.granted(run.raw, one.table.level)
+        own = _own(one.table, run, barred)
         if run.kind == RowKind.PAGE:
             one.pages += run.count
             one.size += run.count * format.levels[one.table.level].size
@@ -246,16 +254,27 @@ def _sum_up(one: _Table, tables: Sequence[_Table]) -> None:
 # ---- what they say ----
 
 
+_Barred = Callable[[Words], Words]
+
+
+def _own(table: Table, run: _Run, barred: _Barred) -> int:
+    """The rights that an entry gives, of a page without those that come to nothing."""
+    given = table.format.granted(run.raw, table.level)
+    if run.kind != RowKind.PAGE:
+        return given
+    return given & ~int(barred(np.array([run.raw], np.uint64))[0])
+
+
 def _rights(format: Format, granted: int) -> int:
     """Rights as a number of the map: bit i is its letter i."""
     given = letters(format, granted)
     return sum(1 << place for place, letter in enumerate(given) if letter != "-")
 
 
-def _run_text(table: Table, run: _Run, kinds: dict[_Said, int]) -> str:
+def _run_text(table: Table, run: _Run, kinds: dict[_Said, int], barred: _Barred) -> str:
     """A run in one word; the kinds that it needs are added."""
     format, here = table.format, table.format.levels[table.level]
-    rights = _rights(format, format.granted(run.raw, table.level))
+    rights = _rights(format, _own(table, run, barred))
     bits = " ".join(set_bits(here, run.raw)) if run.raw else ""
     holds = f"{run.raw:x}"
     if run.kind == RowKind.PAGE:

@@ -48,9 +48,10 @@ class Run:
         mine, theirs = self._starts(), other._starts()
         size, their_size = (run.format.levels[run.level].size for run in (self, other))
         after = np.searchsorted(theirs, mine, side="right")
+        # Where there is none, the distance is negative, and so a large number.
         within = mine - theirs[np.maximum(after, 1) - 1] < np.uint64(their_size)
         before = theirs[np.minimum(after, len(theirs) - 1)] - mine < np.uint64(size)
-        return bool(((after > 0) & within | (after < len(theirs)) & before).any())
+        return bool((within | before).any())
 
     def _starts(self) -> Words:
         steps = np.arange(self.count, dtype=np.uint64) * np.uint64(self.step)

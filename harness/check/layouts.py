@@ -690,7 +690,6 @@ def _table_bits(format: Format, level: int, rights: Iterable[str] | None) -> int
 
 def _table_for(space: Space, address: int, level: int) -> Table:
     """The table at `level` that the walk of an address uses."""
-    _check_level(space.format, level + 1)
     for root in space.roots:
         if address in root.span:
             for step in walk(space.memory, root, Virtual(address)).steps:

@@ -771,6 +771,12 @@ PLACED = {
         "entry 1: virtual 0x400000 is",
         "map 1",
     ),
+    "a page over a share": (
+        "[[share]]\nvirtual = 0x4000_0000\nlevel = 1\nlike = 0x40_0000\n"
+        "[[entry]]\nvirtual = 0x4000_0000\nlevel = 1\nvalue = 0x300_0083\n",
+        "entry 1: virtual 0x40000000 is",
+        "share 1",
+    ),
     "a share over a page": (
         "[[share]]\nvirtual = 0x40_0000\nlevel = 1\nlike = 0x40_0000\n",
         "share 1: virtual 0x400000 is",

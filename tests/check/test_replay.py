@@ -193,6 +193,8 @@ def test_a_file_says_whose_case_it_has(tmp_path: Path) -> None:
     assert replay.arch_in(path) == USUAL
     for text, why in (
         ('{"arch": "vax"}', "arch is 'vax', of which none can be asked again"),
+        (r'{"arch": "\u0000"}', r"arch is '\x00', of which none can be asked again"),
+        ('{"arch": "x86.matrix"}', "arch is 'x86.matrix', of which none can be asked again"),
         ('{"arch": 1}', "arch: expected text, got int"),
     ):
         path.write_text(text)

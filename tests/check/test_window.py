@@ -16,6 +16,7 @@ from harness.paging.allocator import TableAllocator
 from harness.paging.entry import Leaf
 from harness.paging.errors import OutOfTables, SpaceError
 from harness.paging.format import Format
+from harness.paging.table import Root
 from tests.paging.spaces import ARM64, FORMATS, POWER, RISCV, ROOM, World, look, physical
 
 ARENA = range(ROOM.size * 3 // 4, ROOM.size)
@@ -142,3 +143,15 @@ def test_a_space_that_leads_into_itself_everywhere_has_no_window(world: World) -
     ):
         pass
     assert world.memory.octets.tobytes() == full
+
+
+def test_a_root_that_is_a_table_of_pages_alone_has_no_window() -> None:
+    world = World(RISCV["sv39"])
+    pages = Root(world.allocator.allocate(world.format, 0), Span.of(0, 2 << 20))
+    with (
+        pytest.raises(SpaceError, match=r"^no root has a table of tables with a free slot, where"),
+        window_in(GUEST, world.memory, (pages,), entries),
+    ):
+        pass
+    with window_in(GUEST, world.memory, (pages, *world.space.roots), entries) as span:
+        assert physical(world.space, span.first) == 23 * world.page

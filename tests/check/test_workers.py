@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from select import select
 from time import sleep
 
 import pytest
@@ -146,3 +149,32 @@ def fails_at(part: int, parts: Sequence[int]) -> Generator[int, None, None]:
     if part in parts:
         raise Misuse("no")
     yield from parts
+
+
+ENDED_WITHOUT_A_WORD = """
+import time
+from harness.check.workers import Task, answers
+
+def slow():
+    import os
+    yield os.getpid()
+    time.sleep(600)
+
+for pid in answers([Task("one", slow)], 1):
+    print(pid, flush=True)
+"""
+
+
+def test_a_process_ends_with_the_one_that_started_it_however_that_ends() -> None:
+    """Seen by the end of the pipe that both write to."""
+    command = [sys.executable, "-c", ENDED_WITHOUT_A_WORD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        try:
+            assert select([parent.stdout], [], [], 30)[0]
+            assert parent.stdout.read() == ""
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)

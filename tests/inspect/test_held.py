@@ -105,6 +105,18 @@ def test_what_was_read_is_not_asked_for_again_by_any_address_in_it() -> None:
     assert here.load(Physical(8), 8) == 3 * UNIT | 7
 
 
+def test_spans_are_read_by_the_units_in_which_any_of_their_bytes_lie() -> None:
+    rows = [(0x10, 0x20), (3 * UNIT - 1, 3 * UNIT), (5 * UNIT, 8 * UNIT - 1), (UNIT - 1, UNIT - 1)]
+    asked = list[int]()
+    here = holding(memory_of(chain()), asked)
+    first, last = (np.array(column, np.uint64) for column in zip(*rows, strict=True))
+    here.hold_spans(first, last)
+    assert asked == [unit * UNIT for unit in (0, 2, 3, 5, 6, 7)]
+    here.hold_spans(first[:0], last[:0])
+    here.hold_spans(np.array([0], np.uint64), np.array([UNIT], np.uint64))
+    assert asked[6:] == [UNIT]
+
+
 def test_tables_are_read_once_and_nothing_else_is() -> None:
     there, asked = memory_of(chain()), list[int]()
     here = holding(there, asked)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.check import fixtures as generic
 from harness.check.compare import PROBE, Disagreement
 from harness.check.x86 import fixtures
 from harness.check.x86.cases import AC
@@ -14,6 +15,8 @@ from harness.machine.errors import Misuse
 from harness.machine.machine import Processor
 from harness.machine.ram import MIB
 from harness.paging.address import Virtual
+from harness.paging.arm64.cpu import Cpu as Halves
+from harness.paging.arm64.cpu import Half
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.cpu import Cpu
 from tests.check.x86.by_rules import ByRules, info_of
@@ -85,3 +88,12 @@ def test_a_root_is_where_tables_can_be() -> None:
 def test_a_root_is_called_by_cr3() -> None:
     cpu = Cpu.long_mode(4, 0x1000)
     assert {fixtures.root(cpu, one) for one in cpu.roots} == {"CR3 0x1000"}
+
+
+def test_the_registers_of_a_state_are_those_that_lead_to_its_roots() -> None:
+    assert generic.registers(Cpu.long_mode(4, 0x1000)) == {"CR3": "CR3 0x1000"}
+    halves = Halves.of(Half("4K", 39, 0x4000_0000), Half("4K", 48, 0x4100_0000))
+    assert generic.registers(halves) == {
+        "TTBR0_EL1": "TTBR0_EL1 0x40000000",
+        "TTBR1_EL1": "TTBR1_EL1 0x41000000",
+    }

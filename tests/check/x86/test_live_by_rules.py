@@ -532,3 +532,26 @@ def test_the_levels_of_a_row_are_those_that_can_hold_it() -> None:
         assert list(by_name[name].levels(format)) == levels
     without = long_mode(4, 40, True, False)
     assert list(by_name["a page unmapped"].levels(without)) == [0, 1]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("kind", [Keeping, ByRules])
+def test_a_page_beside_it_is_looked_at_in_a_space_of_its_own_where_it_is_to_be(
+    kind: type[ByRules], apart: bool
+) -> None:
+    """So that each is seen to be kept where a flush of one address drops all."""
+    [change] = [one for one in changes.CHANGES if one.name == "write given to a page"]
+    guest: Any = kind(*QEMU, DEPARTS[QEMU], ram_bytes=RAM_BYTES)
+    spaces = list[GuestSpace]()
+
+    def new() -> GuestSpace:
+        spaces.append(GuestSpace(guest, 4))
+        return spaces[-1]
+
+    def live(space: GuestSpace) -> Live:
+        return Live(guest, space.memory, space.cpu)
+
+    found = table.execute(guest, new, live, change, 0, software=1 << 52, apart=apart)
+    kept_nothing = ["the machine kept nothing of the page beside it, in any run"]
+    assert found == ([] if kind is Keeping else kept_nothing)
+    assert len(spaces) == 1 + apart

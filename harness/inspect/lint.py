@@ -408,6 +408,10 @@ ADDRESS_ZERO: Final = Rule(
     "address-zero", WARNING, "pages at address 0: null pointers do not fault"
 )
 
+TABLE_MAPPED: Final = Rule(
+    "table-mapped", NOTE, "supervisor pages that hold tables in use, by no self-map"
+)
+
 WRITE_EXECUTE: Final = Rule("write-execute", WARNING, "pages that can be written and executed")
 
 ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
@@ -469,10 +473,7 @@ ENTRY_RULES: Final[tuple[tuple[Rule, Breaks], ...]] = (
         Rule("self-map", NOTE, "slots that lead back up, so that tables are read as pages"),
         self_map,
     ),
-    (
-        Rule("table-mapped", NOTE, "supervisor pages that hold tables in use, by no self-map"),
-        _table_to_supervisor,
-    ),
+    (TABLE_MAPPED, _table_to_supervisor),
     (
         Rule(
             "withheld-above",
@@ -990,6 +991,9 @@ def _detail(space: LintSpace, rule: Rule, one: Range, slot: Slot | None) -> str:
         return detail.said(space, one, slot)
     if rule.name == WRITE_EXECUTE.name and not one.granted & format.rights["write"]:
         return f"written to by the supervisor alone: {space.own.KEEPS}"
+    if rule.name == TABLE_MAPPED.name:
+        writes = space.writes_all or bool(one.granted & format.rights["write"])
+        return "can be written" if writes else "read-only"
     if one.kind == RowKind.MALFORMED:
         said = ", ".join(map(str, format.malformed(one.raw, one.level)))
         lower = space.own.lower(space.cpu, decode.read(space.cpu, one.raw, one.level))

@@ -33,7 +33,15 @@ SECTIONS: Final = {
 }
 """Where the Principles of Operation speak of a rule."""
 
-CHANGED: Final[dict[str, Rule]] = {}
+CHANGED: Final[Mapping[str, Rule]] = {
+    "table-mapped": Rule(
+        "table-mapped",
+        NOTE,
+        "pages that hold tables in use, by no self-map: problem state reaches them too, unless"
+        " storage keys forbid it",
+    ),
+}
+"""A kernel has all memory mapped in a space of its own, which tables do not tell from others."""
 
 LEFT_OUT: Final = frozenset(
     (

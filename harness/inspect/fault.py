@@ -104,7 +104,7 @@ class Faults(Protocol):
     REPORTED    the options by which more is told of one than its code and the address
     told        what the fault says by itself: by the code as it was written, the address, the
                 place of the instruction, and the accesses that are thought to have raised it, which
-                tell by whom it was where the code does not.  QuestionError for a code of no such
+                tell whose it was where the code does not.  QuestionError for a code of no such
                 fault
     reproduced  the snapshot with what the fault tells of the CPU besides, what the fault says, and
                 whether the tables give it; by the code as it was written, the address, the place

@@ -1,6 +1,6 @@
 """What a text says of a page fault or of a wrong entry, as kernels and emulators print it.
 
-The module `oops` of each architecture reads its texts; which it is, the text tells.  There may be
+The module `oops` of each architecture reads its texts; the text tells which it is.  There may be
 anything around what is read: the times of dmesg and of journals, levels, quotation marks, colours.
 """
 

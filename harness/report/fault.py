@@ -162,9 +162,9 @@ def change_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
     if _passes(one):
         return
     if one.unrooted:
-        yield from labelled("change", ["none that is known without that root"])
+        yield from labelled("change", ["none is known without that root"])
     elif one.translation.partly:
-        yield from labelled("change", ["none that is known without the rest of that table"])
+        yield from labelled("change", ["none is known without the rest of that table"])
     elif not one.remedies:
         yield from labelled("change", _of(cpu).hopeless(cpu, one))
     for label, remedy in zip(("change", "or", "or"), one.remedies[:ALTERNATIVES], strict=False):

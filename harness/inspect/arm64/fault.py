@@ -311,7 +311,7 @@ def _likely(
     elif fault.status == _TLB_CONFLICT:
         yield from _CONFLICTS
     elif fault.status not in CODES or fault.status in _OTHERS:
-        yield "its fault status code is none that tables give"
+        yield "no tables give its fault status code"
     elif fault.syndrome & _OVERLAY and _is_denial(fault.syndrome):
         yield (
             "an overlay withheld the right, of which tables have only the number (POIndex, Linux's"

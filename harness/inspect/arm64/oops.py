@@ -70,8 +70,8 @@ def read(text: str) -> Report:
     whole = list(lines_of(text))
     if (esr := _USERS.search(text)) and told_address("\n".join(whole)) is None:
         raise QuestionError(
-            "the text has the abort of a program without FAR_EL1, the address that faulted: what"
-            f" its ESR says shows pagetable fault --esr {esr[1]}"
+            "the text has the abort of a program without FAR_EL1, the address that faulted:"
+            f" `pagetable fault --esr {esr[1]}` shows what its ESR says"
         )
     if lines := next(_headless(whole), None):
         return _linux(lines, 0)

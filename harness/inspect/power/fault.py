@@ -41,7 +41,7 @@ _HYPERVISOR: Final = (0xE00, 0xE20)
 
 _CAUSES: Final[Mapping[int, str]] = {
     Status.NO_TRANSLATION: "no translation: no process, or an entry with V=0",
-    Status.UNSUPPORTED: "a tree or a table that there may not be",
+    Status.UNSUPPORTED: "a tree or a table that is not supported",
     Status.NOT_RECORDED: "R or C is clear, and the processor does not set it",
 }
 """What bits of both registers say, by their masks."""

@@ -48,7 +48,7 @@ CHANGED: Final[Mapping[str, Rule]] = {
     "reserved-bits": Rule(
         "reserved-bits",
         ERROR,
-        "entries that lead to a table of a size that there may not be, or are a page, or none,"
+        "entries that lead to a table of a size that is not supported, or are a page, or none,"
         " where that may not be: any access faults",
     ),
     "cached-outside-ram": Rule(
@@ -138,7 +138,7 @@ RULES: Final[tuple[tuple[str, Rule, Breaks], ...]] = (
 _TREE: Final = Rule(
     "tree-shape",
     ERROR,
-    "process table entries that describe trees that there may not be: any access faults",
+    "process table entries that describe trees that are not supported: any access faults",
     "Process Table",
 )
 _ROOT: Final = Rule(

@@ -74,7 +74,7 @@ def _treeless(cpu: Cpu) -> str:
     for descriptor in (cpu.quadrant0, cpu.quadrant3):
         if descriptor:
             return (
-                f"the process table entry {descriptor:#x} describes a tree that there may not be,"
+                f"the process table entry {descriptor:#x} describes a tree that is not supported,"
                 f" of {tree_bits(descriptor)} bits with a root of {descriptor & ROOT_SIZE}: trees"
                 f" have {ADDRESS_BITS} bits, and roots {ROOT_BITS}"
             )

@@ -36,7 +36,7 @@ _ACCESS_FAULTS: Final = (Cause.FETCH_ACCESS, Cause.LOAD_ACCESS, Cause.STORE_ACCE
 class SeenFault:
     """An exception that was seen.
 
-    accesses  which raise it, by U-mode and S-mode: the cause does not tell by whom it was
+    accesses  which raise it, by U-mode and S-mode: the cause does not tell which of them
     """
 
     cause: Cause

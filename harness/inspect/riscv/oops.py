@@ -238,7 +238,7 @@ def _of_qemu(lines: Iterable[str]) -> Report | None:
         epc,
         registers=_paging(shown),
         accesses=accesses,
-        notes=("The log does not tell by whom the access was made.",),
+        notes=("The log does not say who made the access.",),
     )
 
 

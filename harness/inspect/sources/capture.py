@@ -155,7 +155,7 @@ def _frame(content: Content, place: int, blocks: _Blocks) -> tuple[int, int]:
         found = _varint(content.glance(place, min(5, stored)))
     if not 0 < found <= FRAME:
         raise SourceError(
-            f"{content.path} is damaged: what is at {place - 8:#x} of it is no frame of snappy"
+            f"{content.path} is damaged: there is no snappy frame at {place - 8:#x}"
         )
     blocks.piece(place, stored, found, packed=kind == _PACKED)
     return past, found

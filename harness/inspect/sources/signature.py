@@ -154,7 +154,7 @@ def as_memory(path: Path, content: Content) -> str | None:
     the whole memory; an ELF file ends where its header says.
     """
     begin = content.part(0, _LOOKED_AT).tobytes()
-    insist = "; --flat has it read as memory all the same"
+    insist = "; --flat reads it as memory all the same"
     if begin.startswith(_ELF):
         end = _described(content)
         whole_pages = len(content) % _LOOKED_AT == 0

@@ -182,7 +182,7 @@ def _general(lines: list[str], head: re.Match[str], notes: list[str]) -> Report:
         held = ", ".join(_not_canonical(lines, halves))
         notes.append(
             "The text has no address, for a general protection fault writes no CR2"
-            + (f"; registers that hold none that is canonical: {held}." if held else ".")
+            + (f"; registers that hold an address that is not canonical: {held}." if held else ".")
         )
     return Report(
         what,

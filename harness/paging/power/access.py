@@ -90,10 +90,10 @@ class Reason(Enum):
 
     SEGMENT = "bits 61:52 of the address are not 0, or its quadrant has no process (Segment)"
     NO_PROCESS = "the process table has no entry for the process (Process Table)"
-    BAD_TREE = "the process table entry describes a tree that there may not be (Process Table)"
+    BAD_TREE = "the process table entry describes a tree that is not supported (Process Table)"
     NOT_PRESENT = "the entry has V=0 (Radix Tree Translation)"
     UNSUPPORTED = (
-        "the entry leads to a table of a size that there may not be, or is a leaf, or none, where"
+        "the entry leads to a table of a size that is not supported, or is a leaf, or none, where"
         " that may not be (Radix Tree Translation)"
     )
     GUARDED = "a fetch from guarded storage, ATT=2 (Radix Tree Storage Attributes)"

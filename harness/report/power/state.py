@@ -41,7 +41,7 @@ def _root(descriptor: int | None) -> str:
     if not descriptor:
         return "0x0 (no tree, or not given)"
     if not is_supported(descriptor):
-        return f"{descriptor:#x} (a tree that there may not be)"
+        return f"{descriptor:#x} (a tree that is not supported)"
     return f"{descriptor:#x} (root at {root_address(descriptor):#x})"
 
 

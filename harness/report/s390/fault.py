@@ -45,7 +45,7 @@ def seen_lines(seen: SeenFault, address: int | None) -> Iterator[str]:
     yield f"{_code_text(seen.code)}{teid}{where}"
     if stale:
         yield from labelled("TEID", [f"{seen.teid:#x} is of an earlier one: this stores none"])
-    accesses = " or ".join(map(str, seen.accesses)) or "none that this TEID can be of"
+    accesses = " or ".join(map(str, seen.accesses)) or "none: no access leaves this TEID"
     yield from labelled("access", [accesses])
 
 
@@ -83,7 +83,7 @@ def hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
             f" {cpu.mode.address_bits} bits, and this one needs a table above it (DT of the ASCE)"
         )
     elif one.translation.unknown:
-        yield "none that is known without that entry"
+        yield "none is known without that entry"
     elif isinstance(one.outcome, Fault) and one.outcome.reason is Reason.NO_MEMORY:
         yield "none of the tables: the ASCE must lead to a root's table in memory"
     else:

@@ -90,7 +90,7 @@ def _is_not_canonical(outcome: Outcome) -> bool:
 def hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
     """Why no change helps."""
     if isinstance(one.outcome, Unbacked) and one.translation.given:
-        yield "none that is known without that entry"
+        yield "none is known without that entry"
         return
     if isinstance(one.outcome, Unbacked):
         yield "none of the tables: CR3 must lead to a root's table in memory"

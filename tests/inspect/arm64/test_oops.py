@@ -171,7 +171,7 @@ def test_an_abort_of_a_program_is_explained_by_its_esr() -> None:
     assert architecture_of(text) == "arm64"
     code, out, errors = explained(text)
     assert (code, out) == (2, "")
-    assert errors.endswith("pagetable fault --esr 0x0000000092000046\n")
+    assert "`pagetable fault --esr 0x0000000092000046` shows what its ESR says" in errors
 
 
 def test_an_oops_of_32_bits_is_another_machine_s() -> None:

@@ -114,7 +114,7 @@ def test_tables_are_big_endian_in_a_core_of_either_byte_order(tmp_path: Path, or
     assert "core has no processor 2: it has 0 to 1" in errors
 
 
-NOWHERE = "describes a tree that there may not be, of 52 bits with a root of 12"
+NOWHERE = "describes a tree that is not supported, of 52 bits with a root of 12"
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_what_is_not_given_is_unknown(tmp_path: Path) -> None:
     way = ("--entries", "pgd=20400401")
     out = run("fault", "0x1000", "--access", "read", "--user", *way, *satp, cwd=tmp_path)[1]
     assert "user read at 0x1000: unknown, for the PTE is not given" in out
-    assert "change    none that is known without that entry" in out and "rule" not in out
+    assert "change    none is known without that entry" in out and "rule" not in out
     code = run("fault", "0x1000", "--code", "5", *way, *satp, cwd=tmp_path)[1]
     assert "These entries do not give this fault." in code
     low = ("--entries", "pte=200000d7", *satp)

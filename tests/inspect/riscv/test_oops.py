@@ -132,7 +132,7 @@ def test_a_line_tells_nothing_behind_its_first_4096_characters(length: int, arch
         ("OLD", "store/AMO page fault (cause 15), stval 0xffffffff81201220"),
         ("OLD", "Note: It came from S-mode, by mstatus.SPP=1."),
         ("REFUSED", "load access fault (cause 5), stval 0xff20000000005000"),
-        ("QEMU", "Note: The log does not tell by whom the access was made."),
+        ("QEMU", "Note: The log does not say who made the access."),
     ],
 )  # fmt: skip
 def test_a_report_is_explained_without_any_source(name: str, said: str) -> None:
@@ -280,7 +280,7 @@ def test_entries_without_an_address_or_an_address_without_entries_are_no_walk() 
 
 
 BY_S, BY_U = "It came from S-mode, by mstatus.SPP=1.", "It came from U-mode, by mstatus.SPP=0."
-UNTOLD = "The log does not tell by whom the access was made."
+UNTOLD = "The log does not say who made the access."
 LINUX = "An oops of Linux on RISC-V, of"
 SIGNAL = "Signal 11, which a process does not handle: Linux on RISC-V, of"
 

@@ -218,7 +218,7 @@ def test_a_fault_is_compared_with_entries_alone(tmp_path: Path) -> None:
     out = told("fault", "0x1000", "--access", "write", "--user",
                "--entries", "PGD=1063 PUD=2067", cwd=tmp_path)  # fmt: skip
     assert "user write at 0x1000: unknown, for the PDE is not given" in out
-    assert "change none that is known without that entry" in out
+    assert "change none is known without that entry" in out
     assert not [line for line in out if "memory" in line]
 
 

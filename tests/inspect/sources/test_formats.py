@@ -184,7 +184,7 @@ def test_a_frame_that_says_no_size_or_one_that_no_frame_has_is_damaged(
     path = tmp_path / "capture"
     frame = struct.pack("<I", 4 + len(begin) << 8) + bytes(4) + begin
     path.write_bytes(head(capture.AVML, 0, 1 << 17) + frame)
-    with pytest.raises(SourceError, match="what is at 0x20 of it is no frame of snappy"):
+    with pytest.raises(SourceError, match="there is no snappy frame at 0x20"):
         capture.memory(Content.of_file(path))
 
 
@@ -759,7 +759,7 @@ def bomb() -> bytes:
             "File too",
         ),
         ("ram", head(capture.LIME, 0, 1 << 40), 1 << 41, "no block of a capture is at"),
-        ("ram", head(capture.AVML, 0, 1 << 40), 1 << 41, "no frame of snappy"),
+        ("ram", head(capture.AVML, 0, 1 << 40), 1 << 41, "no snappy frame"),
         ("ram", head(capture.AVML, 0, 1 << 40) + b"\xfe\0\0\0" * (1 << 20), 0, "more than|cut"),
         ("ram", head(capture.LIME, 0, 8) + bytes(8) + head(capture.LIME, 9, 0), 0, "no block"),
     ],

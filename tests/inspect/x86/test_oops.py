@@ -709,7 +709,8 @@ def test_noise_is_no_report() -> None:
             None,
             0xFFFF_FFFF_8116_AA30,
             "Note: The text has no address, for a general protection fault writes no CR2; registers"
-            " that hold none that is canonical: RAX 0x6b6b6b6b6b6b6b6b (probably the byte 0x6b",
+            " that hold an address that is not canonical: RAX 0x6b6b6b6b6b6b6b6b (probably the byte"
+            " 0x6b",
         ),
         (
             "SHADOW",

@@ -1,20 +1,33 @@
-"""The plugin as another project meets it: each test runs pytest on a small project of its own."""
+"""The plugin as another project meets it: each test runs pytest on a small project of its own.
+
+It is run in this process, but for what is about processes: Python and the package take as long to
+start as all else.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
+import warnings
 from fnmatch import fnmatch
 from xml.etree import ElementTree
 
 import pytest
 
+import harness.check
 from tests.machine.arm64.present import QEMU as QEMU_ARM64
 from tests.machine.arm64.present import why_absent as why_no_arm64
 from tests.machine.riscv.present import QEMU, why_absent
 
 pytest_plugins = ["pytester"]
+
+# After a run in this process pytester forgets what was imported for it alone: there would be two of
+# each class, one of which the plugin still has.
+for module in pkgutil.walk_packages(harness.check.__path__, "harness.check."):
+    importlib.import_module(module.name)
 
 TWO_PAGES = """
     from harness.paging.address import Virtual
@@ -355,10 +368,19 @@ def test_a_table_that_is_not_cleared_and_a_lost_guest_are_one_sentence(
     assert not any("harness/" in line for line in result.outlines)
 
 
+WITHOUT = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+"""Hypothesis has a plugin that another project need not have."""
+
+
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    """Without Hypothesis, whose plugin another project need not have."""
-    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-    return pytester.runpytest_subprocess(*without, *options)
+    with warnings.catch_warnings():
+        warnings.resetwarnings()  # they are no errors in another project
+        return pytester.runpytest_inprocess(*WITHOUT, *options)
+
+
+def run_apart(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
+    """In a process of its own."""
+    return pytester.runpytest_subprocess(*WITHOUT, *options)
 
 
 @pytest.mark.hw
@@ -469,7 +491,7 @@ def test_a_quirk_that_does_not_show_is_a_warning(pytester: pytest.Pytester) -> N
 @pytest.mark.hw
 def test_a_guest_that_was_lost_is_replaced_and_none_is_left(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(LOST)
-    result = run(pytester, "-rP", "--pagetable-engine=tcg")
+    result = run_apart(pytester, "-rP", "--pagetable-engine=tcg")
     result.assert_outcomes(passed=4)
     pids = [line.split()[1] for line in result.outlines if line.startswith("qemu ")]
     assert len(pids) == 2
@@ -483,7 +505,7 @@ def test_a_space_is_proved_at_both_levels_and_the_report_s_head_has_engine_and_v
     pytester: pytest.Pytester, workers: tuple[str, ...]
 ) -> None:
     pytester.makepyfile(TWO_PAGES)
-    result = run(pytester, "-v", "--pagetable-engine=tcg", "--junit-xml=report.xml", *workers)
+    result = run_apart(pytester, "-v", "--pagetable-engine=tcg", "--junit-xml=report.xml", *workers)
     result.assert_outcomes(passed=2)
     passed = [line for line in result.outlines if "PASSED" in line]
     assert [any(f"[tcg-{n}-level]" in line for line in passed) for n in (4, 5)] == [True, True]
@@ -509,7 +531,7 @@ def test_a_version_that_was_not_yet_run_is_named_at_the_end_and_in_the_report_s_
 ) -> None:
     pytester.makepyfile(TWO_PAGES)
     pytester.makeconftest(OLDER)
-    result = run(pytester, "--pagetable-engine=tcg", "--junit-xml=report.xml", *workers)
+    result = run_apart(pytester, "--pagetable-engine=tcg", "--junit-xml=report.xml", *workers)
     result.assert_outcomes(passed=2)
     sentence = "tcg *.*: not yet run on this version; runs of: 7.2"
     result.stdout.fnmatch_lines([f"pagetable: {sentence}"])

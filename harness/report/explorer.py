@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+from rich.cells import cell_len
+from rich.style import Style
 from rich.table import Table as Grid
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
+from textual.events import Click
+from textual.geometry import Size
+from textual.message import Message
 from textual.screen import ModalScreen
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.widgets import Footer, Input, Static
 
 from harness.inspect import architecture, decode, find, graph, tour
 from harness.inspect.architecture import left_of, never_withheld
@@ -74,54 +81,133 @@ class Help(ModalScreen[None]):
         yield Static(Text(HELP), id="help")
 
 
-class Entries(DataTable[Text]):
-    """The slots of a table; they are scrolled up and down alone.
+class Row(NamedTuple):
+    """What is shown of a slot: a cell for each of COLUMNS, in one style."""
+
+    cells: tuple[str, ...]
+    style: str
+
+
+PADDING = 1
+"""Columns of the screen that are left free on both sides of a cell."""
+
+
+class Entries(ScrollView, can_focus=True):
+    """The slots of a table below the names of COLUMNS; they are scrolled up and down alone.
 
     Columns have the width of what is in them, from the left on while there is room.  The last one
     has what is left, and its cells end in an ellipsis: a number that is cut looks like another.
+    Only the rows that are seen are drawn: tables have up to 8192 slots, and Textual's own widget
+    for tables measures each cell of all.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("enter", "app.follow", "follow"),
         Binding("right", "app.follow", show=False),
         Binding("left", "app.return", show=False),
+        Binding("up", "choose(-1)", show=False),
+        Binding("down", "choose(1)", show=False),
+        Binding("pageup", "choose_page(-1)", show=False),
+        Binding("pagedown", "choose_page(1)", show=False),
+        Binding("home,ctrl+home", "choose_end(0)", show=False),
+        Binding("end,ctrl+end", "choose_end(-1)", show=False),
     ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"head", "odd", "even", "chosen"}
+    DEFAULT_CSS = """
+    Entries { background: $surface; color: $foreground; }
+    Entries > .head { text-style: bold; background: $panel; }
+    Entries > .odd { background: $surface-lighten-1 50%; }
+    Entries > .chosen {
+        color: $block-cursor-blurred-foreground; background: $block-cursor-blurred-background;
+    }
+    Entries:focus > .chosen {
+        color: $block-cursor-foreground; background: $block-cursor-background;
+        text-style: $block-cursor-text-style;
+    }
+    """
 
-    _cells: Sequence[tuple[Text, ...]] = ()
+    class Chosen(Message):
+        """Another slot is chosen, or another table shown."""
+
+    index: int = 0
+    _rows: Sequence[Row] = ()
     _widths: Sequence[int] = ()
 
-    def fill(self, cells: Sequence[tuple[Text, ...]], index: int) -> None:
-        """Shows rows of one cell for each of COLUMNS, with one row chosen."""
-        self._cells, self._widths = cells, self._fitting(cells)
-        self.clear(columns=True)
-        for name, width in zip(COLUMNS, self._widths, strict=False):
-            self.add_column(_cut(name), width=width)
-        for row in cells:
-            self.add_row(*row[: len(self._widths)])
-        self.move_cursor(row=index)
-        middle = max(0, index - self.size.height // 2)
-        self.scroll_to(y=middle, animate=False, force=True)
+    def fill(self, rows: Sequence[Row], index: int) -> None:
+        """Shows rows of one cell for each of COLUMNS, with one row chosen, in the middle."""
+        self._rows = rows
+        self._fit()
+        self.index = index
+        self.scroll_to(y=max(0, index - self.size.height // 2), animate=False, force=True)
+        self.refresh()
+        self.post_message(self.Chosen())
+
+    def choose(self, index: int) -> None:
+        """Chooses a row, the first or last where there is none of this number, and shows it."""
+        self.index = max(0, min(index, len(self._rows) - 1))
+        y = max(self.index - self._room + 1, min(self.scroll_offset.y, self.index))
+        self.scroll_to(y=y, animate=False, force=True)
+        self.refresh()
+        self.post_message(self.Chosen())
+
+    @property
+    def _room(self) -> int:
+        """Rows that are seen below the head."""
+        return max(1, self.scrollable_content_region.height - 1)
+
+    def action_choose(self, rows: int) -> None:
+        self.choose(self.index + rows)
+
+    def action_choose_page(self, pages: int) -> None:
+        self.choose(self.index + pages * self._room)
+
+    def action_choose_end(self, index: int) -> None:
+        self.choose(index % len(self._rows) if self._rows else 0)
+
+    def on_click(self, event: Click) -> None:
+        row = event.y - 1 + self.scroll_offset.y
+        if event.y and row < len(self._rows):
+            if row == self.index:
+                self.app.action_follow()  # type: ignore[attr-defined]
+            else:
+                self.choose(row)
 
     def on_resize(self) -> None:
-        if self._widths != self._fitting(self._cells):
-            self.fill(self._cells, self.cursor_row)
+        self.fill(self._rows, self.index)
 
-    def _fitting(self, cells: Sequence[tuple[Text, ...]]) -> list[int]:
-        """The widths of as many columns as there is room for, of one at least."""
-        room, widths = self.scrollable_content_region.width, list[int]()
-        for name, *column in zip(COLUMNS, *cells, strict=True):
-            room -= 2 * self.cell_padding
-            if widths and room < 1:
+    def _fit(self) -> None:
+        """Finds the widths of as many columns as there is room for, of one at least."""
+        room, self._widths = self.scrollable_content_region.width, []
+        for name, *column in zip(COLUMNS, *(row.cells for row in self._rows), strict=True):
+            room -= 2 * PADDING
+            if self._widths and room < 1:
                 break
-            wanted = max([len(name), *(cell.cell_len for cell in column)])
-            widths.append(max(1, min(wanted, room)))
+            wanted = max(map(cell_len, (name, *column)))
+            self._widths.append(max(1, min(wanted, room)))
             room -= wanted
-        return widths
+        self.virtual_size = Size(self.scrollable_content_region.width, len(self._rows) + 1)
 
+    def render_line(self, y: int) -> Strip:
+        index = y - 1 + self.scroll_offset.y
+        width = self.scrollable_content_region.width
+        if y == 0:
+            return self._line(COLUMNS, self.get_component_rich_style("head"), width)
+        if index >= len(self._rows):
+            return Strip.blank(width, self.rich_style)
+        row = self._rows[index]
+        if index == self.index:
+            return self._line(row.cells, self.get_component_rich_style("chosen"), width)
+        style = self.get_component_rich_style("odd" if index % 2 else "even")
+        return self._line(row.cells, style + Style.parse(row.style), width)
 
-def _cut(text: str, style: str = "") -> Text:
-    """Text of one line, which ends in an ellipsis where there is no room for all of it."""
-    return Text(text, style, no_wrap=True, overflow="ellipsis")
+    def _line(self, cells: Sequence[str], style: Style, width: int) -> Strip:
+        line = Text(no_wrap=True, end="")
+        for cell, room in zip(cells, self._widths, strict=False):
+            text = Text(cell)
+            text.truncate(room, overflow="ellipsis", pad=True)
+            line.append(" " * PADDING).append_text(text).append(" " * PADDING)
+        strip = Strip(line.render(self.app.console)).apply_style(style)
+        return strip.adjust_cell_length(width, style)
 
 
 class Explorer(App[None]):
@@ -179,7 +265,7 @@ class Explorer(App[None]):
     def compose(self) -> ComposeResult:
         yield Static(id="where")
         with Horizontal(id="both"):
-            yield Entries(id="entries", cursor_type="row", zebra_stripes=True)
+            yield Entries(id="entries")
             with VerticalScroll(id="bits"):
                 yield Static(id="bit-lines")
         yield Input(placeholder="a virtual address, like 0xffff800000000000", id="goto")
@@ -200,7 +286,7 @@ class Explorer(App[None]):
     @property
     def index(self) -> int:
         """The slot that is chosen."""
-        return self.query_one(Entries).cursor_row
+        return self.query_one(Entries).index
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -218,11 +304,10 @@ class Explorer(App[None]):
         with self._reading():
             self.lines = tour.lines(self.snapshot.memory, place.table, place.there)
         self.place = place
-        self.query_one(Entries).fill([self._cells(line) for line in self.lines], index)
+        self.query_one(Entries).fill([self._row(line) for line in self.lines], index)
         self._tell()
-        self._tell_bits()
 
-    def _cells(self, line: Line) -> tuple[Text, ...]:
+    def _row(self, line: Line) -> Row:
         format, slot = self.place.table.format, line.slot
         address = self.place.address(slot.index)
         place = (str(slot.index), "" if address is None else f"{address:#x}")
@@ -242,7 +327,7 @@ class Explorer(App[None]):
                 bits = " ".join(set_bits(format.levels[slot.level], line.raw))
                 said = (raw, rights, told, bits)
                 style = "red" if isinstance(line.entry, Malformed) else ""
-        return tuple(_cut(cell, style) for cell in (*place, *said))
+        return Row((*place, *said), style)
 
     def _tell(self) -> None:
         """Where one is: the way, the table, its addresses, and the rights so far."""
@@ -309,11 +394,8 @@ class Explorer(App[None]):
 
     # ---- what keys do ----
 
-    def on_data_table_row_highlighted(self) -> None:
+    def on_entries_chosen(self) -> None:
         self._tell_bits()
-
-    def on_data_table_row_selected(self) -> None:
-        self.action_follow()
 
     def action_follow(self) -> None:
         line = self.lines[self.index]
@@ -356,7 +438,7 @@ class Explorer(App[None]):
         if found is None:
             self.notify(f"no entry {'after' if step > 0 else 'before'} this one in the table")
         else:
-            self.query_one(Entries).move_cursor(row=found)
+            self.query_one(Entries).choose(found)
 
     def action_ways(self) -> None:
         if self._ways is None:

@@ -12,7 +12,7 @@ import pytest
 from textual.events import Paste
 from textual.geometry import Region
 from textual.pilot import Pilot
-from textual.widgets import DataTable, Input, Static
+from textual.widgets import Input, Static
 from textual.widgets._footer import FooterKey
 
 from harness.inspect.snapshot import Snapshot
@@ -21,7 +21,7 @@ from harness.machine.errors import MachineError
 from harness.paging.address import Virtual
 from harness.paging.processor import root_for
 from harness.paging.walk import walk
-from harness.report.explorer import Explorer, Help
+from harness.report.explorer import Entries, Explorer, Help
 
 CODE = Virtual(0x5555_5555_4000)
 """Program code in the layouts linux-4 and linux-5."""
@@ -86,7 +86,7 @@ def test_enter_follows_pointers_and_backspace_leads_back() -> None:
 
     async def touring(app: Explorer, pilot: Pilot[None]) -> None:
         for above, below in pairwise(steps):
-            app.query_one(DataTable).move_cursor(row=above.slot.index)
+            app.query_one(Entries).choose(above.slot.index)
             await pilot.press("enter")
             assert app.place.table == below.slot.table
         assert "PML5E 0 \u203a PML4E 170 \u203a PDPTE 341 \u203a PDE 170 \u203a PTE" in text(
@@ -111,7 +111,7 @@ def test_tables_of_riscv_are_toured_as_the_walk_goes(levels: int) -> None:
 
     async def touring(app: Explorer, pilot: Pilot[None]) -> None:
         for above, below in pairwise(steps):
-            app.query_one(DataTable).move_cursor(row=above.slot.index)
+            app.query_one(Entries).choose(above.slot.index)
             await pilot.press("enter")
             assert app.place.table == below.slot.table
         await pilot.press("g", *f"{address:x}", "enter")
@@ -158,7 +158,7 @@ def test_no_line_is_wider_than_a_terminal_of_eighty_columns() -> None:
             for widget in app.query(Static):
                 if widget.display and widget.region.width:
                     assert widget.region.right <= app.size.width
-            assert app.query_one(DataTable).virtual_size.width <= app.size.width, keys
+            assert app.query_one(Entries).virtual_size.width <= app.size.width, keys
 
     tour(tables("linux-4"), touring, width=80, height=24)
 
@@ -227,10 +227,10 @@ def test_a_self_map_is_followed_as_far_as_levels_go() -> None:
             if line.raw and line.raw & ~0xFFF & ~(1 << 63) == own
         )
         for level in (3, 2, 1, 0):
-            app.query_one(DataTable).move_cursor(row=row)
+            app.query_one(Entries).choose(row)
             await pilot.press("right")
             assert (app.place.table.address, app.place.table.level) == (own, level)
-        app.query_one(DataTable).move_cursor(row=row)
+        app.query_one(Entries).choose(row)
         await pilot.press("right")
         assert app.place.table.level == 0
 
@@ -300,7 +300,7 @@ def test_what_is_pasted_is_an_address_or_changes_nothing() -> None:
 
 def test_a_small_terminal_still_shows_the_chosen_slot() -> None:
     async def touring(app: Explorer, pilot: Pilot[None]) -> None:
-        shown = app.query_one(DataTable)
+        shown = app.query_one(Entries)
         await pilot.press("n", "n")
         for size in ((20, 5), (300, 80), (1, 1), (20, 5)):
             await pilot.resize_terminal(*size)
@@ -311,19 +311,54 @@ def test_a_small_terminal_still_shows_the_chosen_slot() -> None:
     tour(tables("linux-5"), touring, at=CODE, width=20, height=5)
 
 
+def test_keys_and_the_mouse_choose_the_slots_that_are_there_and_show_them() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        shown = app.query_one(Entries)
+        page = shown.size.height - 1
+        for key, chosen in (
+            ("up", 0),
+            ("down", 1),
+            ("pagedown", 1 + page),
+            ("end", 511),
+            ("down", 511),
+            ("pagedown", 511),
+            ("pageup", 511 - page),
+            ("up", 510 - page),
+            ("home", 0),
+            ("pageup", 0),
+        ):
+            await pilot.press(key)
+            assert app.index == chosen, key
+            assert shown.scroll_y <= chosen < shown.scroll_y + page
+            assert f"slot {chosen} at" in drawn(app.query_one("#bit-lines", Static))
+        shown.choose(170)
+        seen = [strip.text.split() for strip in shown.render_lines(Region(0, 0, 80, page))]
+        for row in (3, 0):  # the second is the head
+            await pilot.click(Entries, offset=(5, row))
+            await settle(app)
+            assert app.index == int(seen[3][0])
+        shown.choose(170)
+        row = 1 + 170 - int(shown.scroll_y)
+        await pilot.click(Entries, offset=(5, row))
+        await settle(app)
+        assert [slot.index for slot in app.place.way] == [170]
+
+    tour(tables("linux-4"), touring)
+
+
 @pytest.mark.parametrize(("name", "at"), [("linux-5", CODE), ("malformed", Virtual(0x40_1000))])
 def test_what_is_cut_in_a_row_ends_in_an_ellipsis(name: str, at: Virtual) -> None:
     async def touring(app: Explorer, pilot: Pilot[None]) -> None:
         for width in (80, 100, 115, 120, 125, 129, 131, 140, 160, 200):
             await pilot.resize_terminal(width, 24)
             await pilot.pause()
-            shown = app.query_one(DataTable)
+            shown = app.query_one(Entries)
             seen = shown.render_lines(Region(0, 0, *shown.scrollable_content_region.size))
             rows = [strip.text for strip in seen][1:]
             first = int(rows[0].split()[0])
             assert first <= app.index < first + len(rows)
             for row, line in zip(rows, app.lines[first:], strict=False):
-                assert whole_or_elided(row, [str(cell) for cell in app._cells(line)]), (width, row)
+                assert whole_or_elided(row, list(app._row(line).cells)), (width, row)
 
     tour(tables(name), touring, at=at, height=24)
 

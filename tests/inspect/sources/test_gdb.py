@@ -233,7 +233,7 @@ NO_PROPERTY = printed(b"Error: Property not found\r\n")
 @contextlib.contextmanager
 def served(tmp_path: Path, answers: list[bytes], *, forever: bytes = b"") -> Iterator[Path]:
     """A stub that answers each packet, and then is silent, or says something for ever."""
-    path = tmp_path / "stub"
+    path, connections = tmp_path / "stub", list[socket.socket]()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
@@ -241,6 +241,7 @@ def served(tmp_path: Path, answers: list[bytes], *, forever: bytes = b"") -> Ite
         def serve() -> None:
             with contextlib.suppress(OSError):
                 connection, _ = server.accept()
+                connections.append(connection)
                 left = list(answers)
                 with connection:
                     while part := connection.recv(1 << 16):
@@ -253,6 +254,9 @@ def served(tmp_path: Path, answers: list[bytes], *, forever: bytes = b"") -> Ite
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield path
+        for connection in connections:
+            with contextlib.suppress(OSError):  # it has ended
+                connection.shutdown(socket.SHUT_RDWR)  # a guard may still wait for an answer
     thread.join(10)
 
 

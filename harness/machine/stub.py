@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -214,7 +214,7 @@ def _read(path: Path, content: bytes, build: Build) -> StubImage:
     if (version := enums.get("PROTOCOL_VERSION")) != PROTOCOL:
         raise _NotAStubError(f"it speaks version {version} of the protocol, and this {PROTOCOL}")
     structures = _structures(dwarf)
-    symbols = {name: _symbol(elf, name) for name in _VARIABLES}
+    symbols = _symbols(elf, _VARIABLES)
     for name, address in symbols.items():
         span = range(address, address + structures[name].itemsize)
         if span.start not in data or span[-1] not in data:
@@ -326,12 +326,15 @@ def _section(elf: ELFFile, name: str) -> Section:
     return section
 
 
-def _symbol(elf: ELFFile, name: str) -> int:
+def _symbols(elf: ELFFile, names: Sequence[str]) -> dict[str, int]:
+    """The addresses of these; the table is read once, which may have thousands of others."""
     table = _section(elf, ".symtab")
-    found = table.get_symbol_by_name(name) if isinstance(table, SymbolTableSection) else None
-    if not found:
-        raise _NotAStubError(f"it has no symbol {name}")
-    return int(found[0]["st_value"])
+    symbols = table.iter_symbols() if isinstance(table, SymbolTableSection) else ()
+    found = {one.name: int(one["st_value"]) for one in symbols if one.name in names}
+    for name in names:
+        if name not in found:
+            raise _NotAStubError(f"it has no symbol {name}")
+    return found
 
 
 def _structures(dwarf: DWARFInfo) -> dict[str, np.dtype[np.void]]:

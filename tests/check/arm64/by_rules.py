@@ -6,13 +6,12 @@ It departs from them as QEMU does where it is told to, by the names in `quirks`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import pytest
 
 from harness.machine.arm64.processor import RAM_BASE, MachineInfo
 from harness.machine.arm64.qemu import BUILD, TCG
@@ -224,10 +223,10 @@ def departing(names: Collection[str]) -> Iterator[None]:
                 descriptor &= ~ignored
         return BASE(machine, p, descriptor, lowest)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arm64_rules, "base", base)
-        if "BLOCK_ANYWHERE" in names:
-            patch.setattr(arm64_rules, "block_desc_supported", lambda _, p, level: level != 3)
-        if "DEVICE_ALIGNED" in names:
-            patch.setattr(arm64_rules, "is_device", lambda machine, descriptor: False)
+    functions: dict[str, Callable[..., object]] = {"base": base}
+    if "BLOCK_ANYWHERE" in names:
+        functions["block_desc_supported"] = lambda _, p, level: level != 3
+    if "DEVICE_ALIGNED" in names:
+        functions["is_device"] = lambda machine, descriptor: False
+    with by_rules.other(arm64_rules, **functions):
         yield

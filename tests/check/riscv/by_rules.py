@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
-import pytest
 
 from harness.machine.ram import MIB
 from harness.machine.riscv.processor import MODES, RAM_BASE, MachineInfo
@@ -202,11 +201,13 @@ class ByRules(by_rules.ByRules):
 
         unmasked = replace(hart, mstatus=hart.mstatus if mprv or MASKS_MXR not in departs else 0)
         address = riscv_rules.without_tag(unmasked, pointer, kind, user)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(riscv_rules, "is_reserved", is_reserved)
-            patch.setattr(riscv_rules, "page_number", page_number)
-            patch.setattr(riscv_rules, "without_tag", lambda *asked: address)
-            octets: Any = self.ram.buffer
+        octets: Any = self.ram.buffer
+        with by_rules.other(
+            riscv_rules,
+            is_reserved=is_reserved,
+            page_number=page_number,
+            without_tag=lambda *asked: address,
+        ):
             found = riscv_rules.access(hart, octets, pointer, kind, user)
         if (found.cause is None and late) or (found.step == 2 and NO_TABLE in departs):
             found = replace(found, cause=riscv_rules.page_fault(kind))

@@ -18,7 +18,7 @@ from harness.check.layouts import find, load
 from harness.check.replay import CaseError
 from harness.check.validation import SpaceReport
 from harness.check.x86.matrix.case import MatrixCase, saved
-from harness.check.x86.matrix.stage import WINDOW_KEY, Control
+from harness.check.x86.matrix.stage import WINDOW_KEY, Control, Model
 from harness.check.x86.replay import ORACLES, Case
 from harness.machine.ram import TABLE_ARENA
 from harness.paging.x86.access import Access, Kind
@@ -236,8 +236,9 @@ WORD, KEYS = (1 << 64) - 1, (1 << 32) - 1
         ("4", {"slots": (LAST, FIRST, 5 << 20, 6 << 20)}, {"slots": (LAST + 8, FIRST, 5, 6)}),
         ("32", {"slots": (LAST + 4, FIRST)}, {"slots": (LAST + 8, FIRST)}),
         ("32", {"slots": (LAST + 4, FIRST)}, {"slots": (LAST, FIRST - 4)}),
-        ("4", {"page": 3}, {"page": 4}),
+        ("4", {"page": 2}, {"page": 3}),
         ("32", {"page": 1}, {"page": 2}),
+        ("32", {"model": Model("32", pse=False)}, {"page": 1}),
         ("4", {"width": 1}, {"width": 2}),
         ("4", {"width": 8}, {"width": 16}),
         ("4", {"control": Control(pkru=KEYS)}, {"control": Control(pkru=1 << 32)}),

@@ -164,10 +164,10 @@ class AskedAccess:
             raise ValueError(f"there is no address {self.address:#x} in mode {model.mode}")
         if any(self.address in window for window in model.windows):
             raise ValueError(f"{self.address:#x} is an address of the window's")
-        if self.width not in (1, marks.WORD // 2, marks.WORD) or self.page not in range(
-            len(self.words)
-        ):
-            raise ValueError(f"width {self.width}, page {self.page}")
+        if self.width not in (1, marks.WORD // 2, marks.WORD):
+            raise ValueError(f"width {self.width}")
+        if self.page not in model.format.page_levels():
+            raise ValueError(f"no page is at level {self.page}")
         if self.address % self.width:
             raise ValueError(f"{self.address:#x} is not a multiple of the width, {self.width}")
         if self.flush not in chains.FLUSHES:
@@ -468,7 +468,8 @@ def _judged(rig: Rig, case: MatrixCase) -> Iterator[tuple[Batch, Verdicts]]:
 def _is_first(chain: Chain, case: MatrixCase) -> bool:
     """Whether a case is the first access of a sequence: then its page is one of data and code."""
     leaf = case.model.format.levels[case.page].leaf
-    return leaf is not None and leaf.address_of(case.words[case.page]) == chain.mixed[case.page]
+    assert leaf is not None
+    return leaf.address_of(case.words[case.page]) == int(chain.mixed[case.page])
 
 
 def _observed(batch: Batch, verdicts: Verdicts, lane: int) -> str:

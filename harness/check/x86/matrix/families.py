@@ -100,12 +100,15 @@ def keyed(pkru: int, pkrs: int, **others: bool) -> Control:
     return Control(**keys, pkru=pkru, pkrs=pkrs & ~WINDOW_KEY)
 
 
+KEYED: Final = keyed(KEY_RIGHTS[1], KEY_RIGHTS[2])
+"""No key has the same rights to user pages and to supervisor pages."""
+
 KEY_CONTROLS: Final = (
-    *(keyed(a, b) for a, b in zip(KEY_RIGHTS, KEY_RIGHTS[::-1], strict=True)),
-    keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], wp=False),
-    keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], smap=True),
-    keyed(KEY_RIGHTS[2], KEY_RIGHTS[1], pks=False),
-    keyed(KEY_RIGHTS[2], KEY_RIGHTS[1], pke=False),
+    *map(keyed, KEY_RIGHTS, KEY_RIGHTS[::-1]),
+    replace(KEYED, wp=False),
+    replace(KEYED, smap=True),
+    replace(KEYED, pks=False),
+    replace(KEYED, pke=False),
 )
 EVERY_KEY_CONTROL: Final = tuple(
     keyed(a, b, wp=wp, smap=smap, pke=pke, pks=pks)
@@ -114,7 +117,7 @@ EVERY_KEY_CONTROL: Final = tuple(
     for pke, pks in ((True, True), (True, False), (False, True))
 )
 LOCKED_CONTROLS: Final = tuple(
-    keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], **cleared)
+    replace(KEYED, **cleared)
     for cleared in (
         {},
         {"wp": False},
@@ -130,7 +133,7 @@ SHADOW_CONTROLS: Final = tuple(
     for cleared in ({}, {"smap": False}, {"nxe": False}, {"smep": False, "smap": False})
 )
 LOCKED_SHADOW_CONTROLS: Final = tuple(
-    keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], cet=True, **cleared)
+    replace(KEYED, cet=True, **cleared)
     for cleared in ({}, {"smap": True}, {"pks": False}, {"pke": False})
 )
 HALVES_CONTROLS: Final = tuple(
@@ -140,7 +143,7 @@ HALVES_CONTROLS: Final = tuple(
 EVERY_HALVES_CONTROL: Final = (
     *(replace(control, lass=lass) for lass in (True, False) for control in EVERY_SUPERVISOR),
     *(
-        keyed(KEY_RIGHTS[1], KEY_RIGHTS[2], lass=True, **cleared)
+        replace(KEYED, lass=True, **cleared)
         for cleared in ({}, {"smap": True}, {"pks": False}, {"pke": False})
     ),
 )

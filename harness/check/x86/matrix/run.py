@@ -222,7 +222,7 @@ def _select(
         chosen.setdefault(mask.tobytes(), (mask, []))[1].append(control)
     for mask, controls in chosen.values():
         numbers = np.flatnonzero(mask)
-        parts = -(-len(numbers) * jobs_of(family.steps) // BATCH)
+        parts = -(-len(numbers) // (BATCH // jobs_of(family.steps)))
         for part in np.array_split(numbers, parts) if parts else ():
             yield Work(family, tuple(controls), part)
 

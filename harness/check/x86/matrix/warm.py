@@ -27,6 +27,7 @@ from harness.check.x86.matrix.families import (
     EVERY_SUPERVISOR,
     FOUR_KEYS,
     KEY_RIGHTS,
+    KEYED,
     ONE_OFF,
     Family,
     address_rules,
@@ -88,11 +89,10 @@ def _both_ways(a: Control, b: Control) -> tuple[Change, Change]:
     return Change(a, b), Change(b, a)
 
 
-_KEYED: Final = keyed(KEY_RIGHTS[1], KEY_RIGHTS[2])
 KEY_CHANGES: Final = (
-    *_both_ways(_KEYED, replace(_KEYED, pkru=KEY_RIGHTS[2])),
-    *_both_ways(_KEYED, replace(_KEYED, pkrs=keyed(0, KEY_RIGHTS[3]).pkrs)),
-    *_both_ways(_KEYED, replace(_KEYED, wp=False)),
+    *_both_ways(KEYED, replace(KEYED, pkru=KEY_RIGHTS[2])),
+    *_both_ways(KEYED, replace(KEYED, pkrs=keyed(0, KEY_RIGHTS[3]).pkrs)),
+    *_both_ways(KEYED, replace(KEYED, wp=False)),
 )
 """What changes of keys while they are heeded; WP decides about those that deny writing."""
 
@@ -279,9 +279,9 @@ def _keys(model: Model, full: bool) -> Iterator[Family]:
     """The rights of keys, and whether they are heeded."""
     acs, keys = ((0, 1), range(formats.KEYS)) if full else ((0,), (0, *FOUR_KEYS))
     accesses = _accesses(DATA_AND_CODE, DATA_AND_CODE, acs)
-    off = [_other(_KEYED, bit) for bit in ("pke", "pks")]
-    setting = tuple(Change(control, _KEYED) for control in off)
-    clearing = tuple(Change(_KEYED, control) for control in off)
+    off = [_other(KEYED, bit) for bit in ("pke", "pks")]
+    setting = tuple(Change(control, KEYED) for control in off)
+    clearing = tuple(Change(KEYED, control) for control in off)
     for changes, steps, rules in (
         (KEY_CHANGES, THERE_AND_BACK, ()),
         (clearing, THERE, ()),

@@ -182,6 +182,8 @@ class ByRules(by_rules.ByRules):
         self._words = self.ram.buffer.view(f"<u{state.word_bytes}")
         self._control = state
         assert self._load(state, state.cr3)
+        patched = np.arange(jobs["where"].shape[1]) < jobs["patched"][:, np.newaxis]
+        assert not (jobs["where"][patched] < self.image.table_arena.start).any(), "the stub's own"
         return super()._executed(state, jobs)
 
     def _load(self, state: Any, cr3: int) -> bool:

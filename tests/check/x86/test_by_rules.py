@@ -4,6 +4,7 @@ are written a second time, or departs from them as some engine does.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -23,7 +24,7 @@ from harness.check.product import Values
 from harness.check.x86 import flushes, quirks, verdicts
 from harness.check.x86.cases import AC
 from harness.check.x86.matrix import case as matrix_case
-from harness.check.x86.matrix import run
+from harness.check.x86.matrix import run, sequence
 from harness.check.x86.matrix.case import MatrixCase
 from harness.check.x86.matrix.families import Family, families
 from harness.check.x86.matrix.rig import Batch, Rig
@@ -51,6 +52,7 @@ from tests.check.x86.by_rules import (
 from tests.paging.rules import GP, PF, SS
 
 Numbers = npt.NDArray[np.int64]
+Results = npt.NDArray[np.void]
 
 QUIRKS: Final[dict[str, quirks.FaultQuirk]] = {
     by_rules.LACKS_P: quirks.RESERVED_WITHOUT_PRESENT,
@@ -209,9 +211,47 @@ def test_what_cannot_be_compared_is_counted(mode: str) -> None:
     assert told == counted and min(counted.values()) > 0
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_between_the_accesses_of_a_case_nothing_is_dropped_but_where_it_says_so(mode: str) -> None:
+    """What lays the other path makes no access, and looks at nothing."""
+    jobs, some = list[Results](), work(mode, BOCHS, 9, 3)
+
+    class Keeping(ByRules):
+        def start(self, state: Any, given: Results) -> None:
+            jobs.append(given)
+            super().start(state, given)
+
+    for rig, parts in rigs([part for part in some if len(part.family.steps) > 1], BOCHS, ()):
+        guest: Any = rig.guest
+        guest.__class__ = Keeping
+        enums = guest.image.enums
+        none, page = enums["FLUSH_NONE"], enums["FLUSH_PAGE"]
+        for part in parts:
+            jobs.clear()
+            assert not total(tried_on(rig, [part])).failures
+            steps, n = part.family.steps, len(part.numbers)
+            laid = any(step.there for step in steps)
+            assert len(jobs) == len(part.controls)
+            for each in jobs:
+                asked = each.reshape(n, -1)
+                assert asked.shape[1] == len(steps) + laid == sequence.jobs_of(steps)
+                first, *later = asked.T[int(laid) :]
+                assert (first["flush"] == page).all()
+                axes = {axis.name: axis for axis in part.family.product.axes}
+                needs = np.full(n, none)
+                if "flush" in axes:
+                    places = part.family.product.places(part.numbers)["flush"]
+                    said = axes["flush"].array[places]
+                    needs = np.where(said == "page", page, none)
+                assert all((step["flush"] == needs).all() for step in later)
+                for step in asked.T[: int(laid)]:
+                    assert (step["access"] == enums["ACCESS_NONE"]).all()
+                    assert (step["flush"] == page).all() and not step["watched"].any()
+                    assert (step["patched"] == len(rig.chain(part.family.model).tables)).all()
+
+
 # ---- every field of a result ----
 
-Results = npt.NDArray[np.void]
 Found = list[tuple[Batch, tampered.Verdicts]]
 
 
@@ -500,8 +540,8 @@ class Never(ByRules):
         return results
 
 
-def opposite(model: Model, engine: Engine) -> Rig:
-    guest = guest_for(model, engine)
+def opposite(model: Model, engine: Engine, departs: Collection[str] | None = None) -> Rig:
+    guest = guest_for(model, engine, departs)
     guest.__class__ = Never
     return Rig(guest)
 
@@ -528,15 +568,15 @@ ENDS: Final = {PF: "#PF", GP: "#GP", SS: "#SS"}
 @pytest.mark.parametrize("mode", MODES)
 def test_cases_are_put_into_words_kept_in_files_and_asked_again(mode: str, tmp_path: Path) -> None:
     """What is expected by the rules, what was seen, and the same of a case that is replayed."""
-    said, walks = set[str](), 0
+    said, walks, lengths = set[str](), 0, set[int]()
     for rig, parts in rigs(few(mode, BOCHS, 2), BOCHS, ()):
         rig.quirks = ()
         guest: Any = rig.guest
-        never = opposite(parts[0].family.model, BOCHS)
+        never = opposite(parts[0].family.model, BOCHS, ())
         never.quirks = ()
         for part in parts:
-            for report in tried_on(never, [part]):
-                for failure in report.failures[:2]:
+            for report in [*tried_on(never, [part])]:  # which is one batch ahead
+                for failure in (*report.failures[:2], *report.failures[-1:]):
                     assert isinstance(failure, MatrixCase)
                     saved = matrix_case.saved(failure.save(tmp_path))
                     assert saved == failure
@@ -548,6 +588,15 @@ def test_cases_are_put_into_words_kept_in_files_and_asked_again(mode: str, tmp_p
                         assert expected == f"reaches {by.physical:#x}"
                     else:
                         assert expected.startswith(f"{ENDS[by.vector]}({by.error:#x})")
+                        walked = by.vector == PF and guest.walked.level is not None
+                        told = re.search(r" at level (\d): ", expected)
+                        level = told and int(told[1])
+                        assert level == (guest.walked.level if walked else None)
+                    seen, stored = saved.observed, saved.access.kind.writes and saved.backed
+                    assert ("; the data " in seen) == (by.vector is None and stored)
+                    assert ("was loaded" in seen) == (by.vector is None)
+                    assert ("; the PDPTE " in seen) == (saved.pdpte is not None)
+                    lengths.add(len(saved.steps))
                     again = matrix_case.replay_in(never, saved)
                     assert again.disagreed == len(saved.steps)
                     last = again.disagreements[-1]
@@ -557,7 +606,7 @@ def test_cases_are_put_into_words_kept_in_files_and_asked_again(mode: str, tmp_p
                     if last.walk is not None and by.vector is None:
                         assert last.walk.physical == by.physical
                     walks += last.walk is not None
-    assert {"done,"} < said and walks > 10
+    assert {"done,"} < said and walks > 10 and lengths >= {1, 3}
 
 
 def test_batches_are_as_large_as_a_guest_has_room_for_two() -> None:

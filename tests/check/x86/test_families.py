@@ -12,7 +12,8 @@ from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.chain import INVPCID, Chain, Lanes
 from harness.check.x86.matrix.families import Family, families
 from harness.check.x86.matrix.stage import UPPER_WINDOW_SLOT, WINDOW_SLOT, Control, Model
-from harness.check.x86.matrix.warm import sequences
+from harness.check.x86.matrix.warm import PVM_KEEPS_XD, sequences
+from harness.check.x86.quirks import PVM_KEEPS_XD_PAGE
 from harness.check.x86.window import Window
 from harness.machine.ram import ARENA, LARGEST_RAM
 from harness.machine.x86.guest import State
@@ -362,6 +363,25 @@ def test_what_must_be_refused_is_asked_of_none_that_may_not(mode: str, register:
     assert OF_ALL[mode, register] <= changes(Model(mode), register, "bochs")
 
 
+@pytest.mark.parametrize("mode", ["pae", "32"])
+def test_outside_long_mode_cr3_has_no_bit_that_is_refused(mode: str) -> None:
+    """SDM volume 3A, tables 4-3 and 4-7: its 32 bits are an address, PCD and PWT, or ignored."""
+    assert changes(Model(mode), "cr3", "bochs") == {("3", 0), ("4", 0)}
+
+
+IN_VALUES = {
+    Model("32"): {"mode", "maxphyaddr", "pse36", "PSE"},
+    Model("pae"): {"mode", "maxphyaddr", "PSE"},
+    Model("4"): {"mode", "maxphyaddr", "page1gb", "amd", "PSE"},
+    Model("5"): {"mode", "maxphyaddr", "page1gb", "amd", "PSE"},
+}
+
+
+@pytest.mark.parametrize("model", IN_VALUES, ids=str)
+def test_a_case_prints_of_a_processor_what_plays_a_part_in_its_mode(model: Model) -> None:
+    assert set(model.values()) == IN_VALUES[model]
+
+
 def test_cd_and_nw_are_changed_alone_and_together() -> None:
     for model in EVERY_MODE[:4]:
         assert {("29", 0), ("30", 0), ("29+30", 0)} <= changes(model, "cr0", "bochs")
@@ -547,7 +567,20 @@ LEFT_OUT: dict[str, tuple[tuple[str, ...], set[tuple[str | int, ...]]]] = {
         ("offset", "access"),
         {("last-byte", "push"), ("last-byte", "descriptor")},
     ),
+    "EFLAGS.AC plays no part in an access by the user": (
+        ("by", "ac", "first.by", "first.ac"),
+        {
+            (by, ac, first_by, first_ac)
+            for by, first_by in product(("supervisor", "user"), repeat=2)
+            for ac, first_ac in product((0, 1), repeat=2)
+            if ("user", 1) in ((by, ac), (first_by, first_ac))
+        },
+    ),
     "a translation made with NXE=1": (("XD", "flush"), {(1, "none")}),
+    PVM_KEEPS_XD.reason: (
+        ("XD", "US", "by", "flush", "access"),
+        {(1, 1, "user", "page", access) for access in ("read", "write")},
+    ),
     "a translation made with PKE=0": (("flush",), {("none",)}),
     "MOV CR3 may leave": (("G", "flush"), {(1, "all")}),
     "INVPCID may leave": (
@@ -561,7 +594,10 @@ LEFT_OUT: dict[str, tuple[tuple[str, ...], set[tuple[str | int, ...]]]] = {
 def test_a_rule_leaves_out_what_it_says_and_nothing_else() -> None:
     met: dict[str, set[tuple[str | int, ...]]] = {begins: set() for begins in LEFT_OUT}
     legacy, long = Model("32"), MODELS[0]
-    for one in (*families("quick", [long, legacy], ()), *sequences("quick", [long])):
+    for one in (
+        *families("quick", [long, legacy], ()),
+        *sequences("quick", [long], [PVM_KEEPS_XD_PAGE]),
+    ):
         for rule in one.product.rules:
             for begins in filter(rule.reason.startswith, LEFT_OUT):
                 names, listed = LEFT_OUT[begins]

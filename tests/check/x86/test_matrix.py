@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from harness.check.x86.matrix import rig
 from harness.check.x86.matrix import run as matrix
 from harness.check.x86.matrix.case import AskedAccess, MatrixCase
 from harness.check.x86.matrix.run import Plan
+from harness.check.x86.matrix.sequence import jobs_of
 from harness.check.x86.matrix.stage import MODES, Control, Model
 from harness.cli import application
 from harness.machine.errors import GuestLost, Misuse
@@ -123,6 +125,24 @@ def test_what_leaves_out_nothing_is_no_reason_why_nothing_is_left() -> None:
         )
     assert "the code that a fetch executes has no room" in str(refused.value)
     assert "a push or a descriptor" not in str(refused.value)
+
+
+def test_no_batch_has_more_jobs_than_it_may_and_none_is_needless(monkeypatch: MonkeyPatch) -> None:
+    """In all of them is each case once; one of a sequence takes several jobs."""
+    where = "family=alias and page=1 and parting=2 or family=rights and level0.US=1"
+    whole = matrix.plan("quick", ["4"], "tcg", processor(), where)
+    monkeypatch.setattr(matrix, "BATCH", 1000)
+    parted = matrix.plan("quick", ["4"], "tcg", processor(), where)
+
+    kinds = set[int]()
+    for _, some in groupby(parted.work, lambda part: (id(part.family), part.controls)):
+        parts = list(some)
+        jobs, count = jobs_of(parts[0].family.steps), sum(len(part.numbers) for part in parts)
+        kinds.add(jobs)
+        assert all(len(part.numbers) * jobs <= 1000 for part in parts)
+        assert (len(parts) - 1) * (1000 // jobs) < count
+    assert kinds == {1, 4, 5}
+    assert len(parted) == len(whole) and len(parted.work) > len(whole.work)
 
 
 USUAL = (40, True, True, False, True)

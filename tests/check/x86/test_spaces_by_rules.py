@@ -594,11 +594,13 @@ WIDE: Final = (
 
 def test_the_processor_is_what_a_layout_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     version = [(3, 0)]
-    monkeypatch.setattr(
-        validate,
-        "present",
-        lambda engine, program: SimpleNamespace(executor=("bochs", version[0])),
-    )
+    started = list[str]()
+
+    def present(engine: str, program: str | None) -> Any:
+        started.append(engine)
+        return SimpleNamespace(executor=(engine, version[0]))
+
+    monkeypatch.setattr(validate, "present", present)
 
     def wanted(cpu: str, engine: str) -> str | None:
         return validate._processor(parse(WIDE.format(cpu), "wide.toml"), engine, None)
@@ -609,6 +611,7 @@ def test_the_processor_is_what_a_layout_asks_for(monkeypatch: pytest.MonkeyPatch
     assert "46" in str(wanted("maxphyaddr = 46", "tcg"))
     assert wanted("maxphyaddr = 46", "kvm") is None
     assert wanted("lass = true", "tcg") is None
+    assert not started, "none is started in vain"
     assert wanted("lass = true", "bochs") == can_be["bochs"](Processor(lass=True)) is not None
     version[0] = (2, 7)
     assert wanted("lass = true", "bochs") is None

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.check.quirk import Quirk
 from harness.check.x86.matrix import chain as chains
 from harness.check.x86.matrix import families as declared
 from harness.check.x86.matrix import run as matrix
@@ -19,6 +20,7 @@ from harness.check.x86.matrix.run import Plan
 from harness.check.x86.matrix.stage import MODES, Change, Control, Model
 from harness.check.x86.matrix.warm import KEY_CHANGES, KEY_NOT_KEPT, PVM_KEEPS_XD, sequences
 from harness.check.x86.quirks import PVM_KEEPS_XD_PAGE, known_of
+from harness.check.x86.second_reading import Reading, Stop, by_tables
 from harness.machine.x86.engines import executor, why_absent
 from harness.machine.x86.guest import Guest
 from harness.paging.x86.access import Kind
@@ -117,6 +119,29 @@ def test_keys_are_tried_with_every_right(
             some += 1
             assert (axes["key"], axes["ac"], axes["first.ac"]) == (keys, acs, acs)
     assert some == 3 * 3  # what changes, is heeded, and no longer is; in each size of page
+
+
+@pytest.mark.parametrize("name", ["twice", "alias"])
+def test_the_first_access_is_made_whosever_the_page_is(name: str) -> None:
+    """With SMAP too, so that a translation is there at the next."""
+    made = 0
+    for one in some(MODELS[0], name):
+        first = lanes_of(one)[0]
+        reading = Reading(by_tables(one.model.cpu(Control()), first.cases, first.words))
+        page = (reading.walked.stop == Stop.PAGE) & (first.kind == Kind.READ)
+        assert reading.allowed[page].all()
+        made += int((page & reading.user_page).sum())
+    assert made > 100
+
+
+@pytest.mark.parametrize("known", [(), (PVM_KEEPS_XD_PAGE,)], ids=["others", "pvm"])
+def test_pvm_alone_is_spared_what_it_keeps_without_nxe(known: tuple[Quirk, ...]) -> None:
+    spared = set[bool]()
+    for one in sequences("quick", MODELS[:1], known):
+        cleared = any(control.first.nxe > control.then.nxe for control in one.controls)
+        assert (PVM_KEEPS_XD in one.product.rules) == (cleared and bool(known))
+        spared.add(cleared)
+    assert spared == {False, True}
 
 
 def test_keys_change_in_one_register_at_a_time_and_always_withhold_something() -> None:

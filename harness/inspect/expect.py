@@ -26,7 +26,8 @@ or in a TOML file, in the words of layouts (`harness.check.layouts`).  This one 
     page = "4K"                      # in pages of this size
     type = "WB"                      # of this memory type
     bits = ["G"]                     # with these bits in the page's entry, and none of the other
-                                     # named ones: rights, A, D, and those of the type aside
+                                     # named ones: rights, A, D, and those of the type aside; of
+                                     # RISC-V's pages G counts in any entry on the way
     levels = [4, 5]                  # left out at other numbers of levels
 
     [[expect]]
@@ -53,7 +54,7 @@ import reprlib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,8 +66,9 @@ from harness.check import written
 from harness.check.compare import Access
 from harness.check.keys import READERS, Reader, flag, in_units, names_in, values_of
 from harness.check.layouts import described
-from harness.inspect import architecture, select, translation
+from harness.inspect import architecture, graph, select, translation
 from harness.inspect.architecture import Types
+from harness.inspect.graph import with_lasting
 from harness.inspect.lacking import lacking
 from harness.inspect.remedy import Missing
 from harness.inspect.snapshot import QuestionError, Snapshot
@@ -623,6 +625,8 @@ class _Pages:
         if expect.bits is not None:
             other = page & self._other_bits(expect, part.rows)
             bits = f"the bits {' '.join(expect.bits) or '(none)'}"
+            if (other & self._lasting[part.rows]).any():
+                bits += f" ({self._inherited} of any entry on the way counts)"
             yield from self._wrong(expect, part, other, bits, self._with_bits)
 
     def unnamed(self, expects: Sequence[Expect]) -> Iterator[Unmet]:
@@ -808,11 +812,30 @@ class _Pages:
     def _other_bits(self, expect: Expect, own: slice) -> Mask:
         """Which rows have other bits than an expectation has."""
         level, raw = self._rows.level[own], self._rows.raw[own]
+        raw = with_lasting(self._cpu.format, raw, self._lasting[own])
         other = np.zeros(len(raw), np.bool_)
         for number in self._cpu.format.page_levels():
             mask, value = self._bits(expect, number)
             other |= (level == number) & (raw & np.uint64(mask) != np.uint64(value))
         return other
+
+    @cached_property
+    def _lasting(self) -> Mask:
+        """Which rows a pointer on the way makes global, whatever their own entries say."""
+        found = np.zeros(len(self._rows.virtual), np.bool_)
+        if self._inherited:
+            tables = graph.read(self._memory, self._cpu.format, self._cpu.roots)
+            for rows in graph.rows(tables, each=MOST + 1):
+                found |= np.isin(self._rows.virtual, rows.virtual[rows.lasting])
+        return found
+
+    @property
+    def _inherited(self) -> str:
+        """The name of the bit that a page has of any pointer on the way; empty without one."""
+        format = self._cpu.format
+        if format.flushing is None or not format.flushing.lasting_tables:
+            return ""
+        return next(name for name, bit in _single(self._cpu, 0).items() if bit == format.lasting)
 
     def _bits(self, expect: Expect, level: int) -> tuple[int, int]:
         """The bits of a page at a level that an expectation is about, and those to be set."""
@@ -872,9 +895,11 @@ class _Pages:
             return None, ""
         return raw & ~other | chosen, f"gives it type {expect.type}"
 
-    def _with_bits(self, expect: Expect, row: int, address: int) -> tuple[int, str]:
+    def _with_bits(self, expect: Expect, row: int, address: int) -> tuple[int | None, str]:
         raw, level, _ = self._entry(row)
         mask, value = self._bits(expect, level)
+        if self._lasting[row] and mask & ~value & self._cpu.format.lasting:
+            return None, ""  # it is a pointer that has it
         changed = {name: bit for name, bit in _single(self._cpu, level).items() if bit & mask}
         said = [
             f"{'sets' if value & bit else 'clears'} {name}"

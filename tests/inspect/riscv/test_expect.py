@@ -17,7 +17,7 @@ from harness.paging.address import Physical, Span, Virtual
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv.access import Access, Allowed, Kind, outcome
 from harness.paging.riscv.cpu import Cpu, Envcfg, Mode, Mstatus
-from harness.paging.riscv.formats import A, D, N, R, U, V, W, X
+from harness.paging.riscv.formats import A, D, G, N, R, U, V, W, X
 from harness.paging.space import Space, TableAllocator
 from harness.report.expect import unmet_lines
 
@@ -242,3 +242,29 @@ def test_a_table_outside_memory_is_not_taken_for_nothing() -> None:
     assert made.memory.load(Physical(0x9000_0000), 8) is None
     (found,) = made.unmet({AT: None})
     assert found.wanted == "nothing mapped"
+
+
+@pytest.mark.parametrize("own", [0, G])
+@pytest.mark.parametrize("above", [0, 1, 2])
+def test_a_page_has_g_by_any_entry_on_the_way(own: int, above: int) -> None:
+    """As `dump` shows it; level 0 stands for no pointer that has it."""
+    made = Made()
+    made.put(R | own)
+    made.put(R | own, at=AT + PAGE)
+    if above:
+        slot = made.space.slot(Virtual(AT), above)
+        made.space.write(slot, made.space.read(slot) | G)
+    lasts = bool(own or above)
+    assert [bool(made.unmet({AT: {"bits": bits}})) for bits in (["G"], [])] == [not lasts, lasts]
+    if not lasts:
+        (one,) = made.unmet({AT: {"bits": ["G"]}})
+        assert one.does == "sets G"
+        return
+    (one,) = made.unmet({AT: {"bits": []}})
+    if above:  # no change of the page's entry takes it away
+        assert (one.change, one.does) == (None, "")
+        assert one.wanted == "the bits (none) (G of any entry on the way counts)"
+    else:
+        assert (one.wanted, one.does) == ("the bits (none)", "clears G")
+    text = "\n".join(made.lines({AT: {"bits": []}}))
+    assert "expected  the bits (none)" in text

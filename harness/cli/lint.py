@@ -61,6 +61,6 @@ def lint(
             content = reports.lint_object(types, broken, cut)
             say(json.dumps(answer("lint", snapshot, **content)))
         else:
-            tell(snapshot, reports.lint_lines(broken, cut, manual, snapshot.doubted))
+            tell(snapshot, reports.lint_lines(broken, cut, manual, snapshot))
         if any(one.rule.severity is not lint.Severity.NOTE for one in broken):
             raise typer.Exit(DISAGREEMENT)

@@ -477,8 +477,9 @@ def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -
             " nothing is expected of them"
         )
     spans = architecture.of(cpu).addresses(cpu)
+    lost = [name for name in architecture.of(cpu).roots if name in snapshot.unsure]
     for expect in here:
-        _check(expect.part(cpu), expect, spans)
+        _check(expect.part(cpu), expect, spans, lost)
     found: list[Unmet] = []
     for part in architecture.of(cpu).parts(cpu):
         own = [expect for expect in here if expect.part(cpu) == part]
@@ -499,13 +500,15 @@ def places(cpu: Cpu, meant: Expectations) -> Words:
     return np.array([end for span in here for end in (span.first, span.last)], np.uint64)
 
 
-def _check(cpu: Cpu, expect: Expect, spans: Sequence[Span]) -> None:
-    """Raises QuestionError for what cannot be asked of this processor, which translates `spans`."""
+def _check(cpu: Cpu, expect: Expect, spans: Sequence[Span], lost: Sequence[str]) -> None:
+    """Raises QuestionError for what cannot be asked of this processor, which translates `spans`;
+    `lost` are the registers of roots that are not given."""
     span, place = expect.span(cpu), expect.where or "expect"
     smallest = cpu.format.levels[0].size
     if not any(one.covers(span) for one in spans):
         there = " and ".join(map(str, spans))
-        raise QuestionError(f"{place}: {span} are no addresses here: those are {there}")
+        more = f"; what --{' and --'.join(lost)} would serve is not known" if lost else ""
+        raise QuestionError(f"{place}: {span} are no addresses here: those are {there}{more}")
     if span.first % smallest and not span.size % smallest:
         raise QuestionError(
             f"{place}: virtual is {span.first:#x}, inside a page: write"

@@ -13,7 +13,7 @@ from harness.check.quirk import known_of
 from harness.inspect.check import Checked
 from harness.report import files
 from harness.report.objects import answer
-from harness.report.state import notes, root_text
+from harness.report.state import not_given_lines, notes, root_text
 from harness.report.terminal import NOT_RUN, count_lines, print_all
 from harness.report.text import (
     agreeing,
@@ -89,6 +89,8 @@ def sections(checked: Checked) -> Iterator[tuple[str, Iterable[str]]]:
         yield "Notes", told
     if checked.snapshot.assumed:
         yield "Assumed", checked.snapshot.assumed
+    if missing := [*not_given_lines(checked.snapshot)]:
+        yield "Not looked at", missing
     if disagreed(checked):
         found = checked.disagreements
         yield "Disagreements", [line for one in found for line in (*disagreement_lines(one), "")]

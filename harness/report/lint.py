@@ -7,17 +7,18 @@ from typing import Any
 
 from harness.inspect.architecture import Types
 from harness.inspect.lint import Broken, Finding, Severity
+from harness.inspect.snapshot import Snapshot
 from harness.report.objects import slot_object, span_object
+from harness.report.state import not_given_lines
 from harness.report.text import aligned, counted
 
 
 def lint_lines(
-    broken: Sequence[Broken], cut: Sequence[str], manual: str, doubted: bool = False
+    broken: Sequence[Broken], cut: Sequence[str], manual: str, snapshot: Snapshot
 ) -> Iterator[str]:
     """Each rule that is broken, with its first findings, and how many there are.
 
-    manual   whose sections are named
-    doubted  as of a snapshot
+    manual  whose sections are named
     """
     for one in broken:
         rule = one.rule
@@ -29,7 +30,8 @@ def lint_lines(
             yield f"  ... and {one.total - len(one.findings):,} more (--limit)"
         yield ""
     yield from cut
-    yield verdict(broken, doubted)
+    yield from not_given_lines(snapshot)
+    yield verdict(broken, snapshot.doubted)
 
 
 def verdict(broken: Sequence[Broken], doubted: bool = False) -> str:

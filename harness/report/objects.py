@@ -32,7 +32,8 @@ def bare(command: str, **content: Any) -> dict[str, Any]:
 
 def fault_object(**content: Any) -> dict[str, Any]:
     """The object that `fault` prints, which has all keys whatever was asked."""
-    keys: dict[str, Any] = {"source": None, "cpu": None, "assumed": [], "notes": []}
+    keys: dict[str, Any] = {"source": None, "cpu": None, "not_given": []}
+    keys |= {"assumed": [], "notes": []}
     keys |= {"report": None, "virtual": None, "seen": None, "given": None, "explanations": []}
     keys |= {"outcomes": [], "walk": None, "readings": [], "agreement": None}
     return bare("fault", **{**keys, **content})
@@ -43,6 +44,7 @@ def looked_at(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "source": snapshot.title,
         "cpu": _cpu_of(snapshot),
+        "not_given": list(state.not_given(snapshot)),
         "assumed": list(snapshot.assumed),
         "notes": list(state.notes(snapshot)),
     }
@@ -53,6 +55,8 @@ def _cpu_of(snapshot: Snapshot) -> dict[str, Any]:
     found, given = cpu_object(snapshot.cpu), snapshot.given
     if given and snapshot.cpu.base in given.unplaced:
         found |= state.of(snapshot.cpu).rootless(found)
+    if names := state.not_given(snapshot):
+        found |= state.of(snapshot.cpu).ungiven(found, names)
     return found
 
 

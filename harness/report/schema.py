@@ -103,6 +103,11 @@ _LOOKED_AT: Final = {
         "The state in which tables are read and accesses are judged, by its architecture.",
         *("cpu", "riscv_cpu", "arm64_cpu", "s390_cpu", "power_cpu"),
     ),
+    "not_given": _list(
+        "The registers that lead to roots and were not given, so that nothing is known of the"
+        " addresses which these serve: on arm64 and POWER.",
+        _name("By the option.", "ttbr0", "ttbr1", "quadrant0", "quadrant3"),
+    ),
     "assumed": _list(
         "What was assumed, since the source does not record it.", _text("A sentence.")
     ),
@@ -470,9 +475,9 @@ _SHARED: Final = {
     "arm64_cpu": _object(
         "The state of an arm64 processor that decides how EL1&0 translates and what it allows.",
         architecture=_name("Which it is.", "arm64"),
-        ttbr0=_or_null(_hex("TTBR0_EL1; null where it is not known, with --entries.")),
-        ttbr1=_or_null(_hex("TTBR1_EL1; null where it is not known, with --entries.")),
-        tcr=_hex("TCR_EL1, with EPDn set for a half whose root is not known."),
+        ttbr0=_or_null(_hex("TTBR0_EL1; null where it is not known.")),
+        ttbr1=_or_null(_hex("TTBR1_EL1; null where it is not known.")),
+        tcr=_hex("TCR_EL1, as it was given; a half whose root is not given is in `not_given`."),
         mair=_hex("MAIR_EL1."),
         sctlr=_hex("SCTLR_EL1."),
         pan=_flag("PSTATE.PAN."),
@@ -515,7 +520,9 @@ _SHARED: Final = {
                 " there is none, or it is not known."
             )
         ),
-        quadrant3=_or_null(_hex("The same of process 0; 0x0 where it has no tree.")),
+        quadrant3=_or_null(
+            _hex("The same of process 0; 0x0 where it has no tree, null where it is not known.")
+        ),
         amr=_hex("AMR."),
         iamr=_hex("IAMR."),
         roots=_list(
@@ -640,6 +647,7 @@ _COMMANDS: Final = {
         "What accesses come to; with --code, what a fault that was seen says.",
         source=_or_null(_LOOKED_AT["source"]),
         cpu=_or_null(_LOOKED_AT["cpu"]),
+        not_given=_LOOKED_AT["not_given"],
         assumed=_LOOKED_AT["assumed"],
         notes=_LOOKED_AT["notes"],
         report=_or_null(_text("What kind of text --oops was, for people; else null.")),

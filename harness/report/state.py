@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from harness.architectures import module_of
+from harness.inspect import architecture
 from harness.inspect.snapshot import Snapshot
 from harness.paging.processor import Cpu
 from harness.report.visible import visible
@@ -20,6 +21,8 @@ class States(Protocol):
     rows       its registers, and what they hold
     as_object  a state as what JSON can hold
     rootless   what of that is another where it is not known where the root is
+    ungiven    and where roots are not given, by the registers that lead there; of those alone that
+               have several
     """
 
     def root(self, address: int, /) -> str: ...
@@ -28,6 +31,9 @@ class States(Protocol):
     def rows(self, cpu: Any, /) -> Iterator[tuple[str, str]]: ...
     def as_object(self, cpu: Any, /) -> Mapping[str, Any]: ...
     def rootless(self, found: Mapping[str, Any], /) -> Mapping[str, Any]: ...
+    def ungiven(
+        self, found: Mapping[str, Any], names: Sequence[str], /
+    ) -> Mapping[str, Any]: ...
 
 
 def of(cpu: Cpu) -> States:
@@ -42,6 +48,19 @@ def head_lines(snapshot: Snapshot) -> Iterator[str]:
     root = root_text(snapshot.cpu) if known else f"{_root_of(snapshot.cpu)} not given"
     yield f"{visible(snapshot.title)}, {root}"
     yield from (f"Note: {sentence}" for sentence in notes(snapshot))
+
+
+def not_given(snapshot: Snapshot) -> tuple[str, ...]:
+    """The registers that lead to roots and were not given, so that nothing is known of what these
+    serve."""
+    asked = architecture.of(snapshot.cpu)
+    return tuple(name for name in asked.roots if name in snapshot.unsure)
+
+
+def not_given_lines(snapshot: Snapshot) -> Iterator[str]:
+    """That nothing was looked at of what these serve; nothing where all are given."""
+    for name in not_given(snapshot):
+        yield f"Not given: --{name}. Nothing was looked at of the addresses whose root it has."
 
 
 def _root_of(cpu: Cpu) -> str:

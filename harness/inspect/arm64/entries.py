@@ -84,8 +84,16 @@ def snapshot(
     words, made = placed(found.table if found else None, given, Virtual(address), 0, free)
     said = [*system.assumed("the list of entries"), *made_up(cpu, given)]
     placement = Given(frozenset(given), frozenset(unplaced | made))
-    notes = tuple(unread(cpu, given))
-    return Snapshot(title, cpu, GivenMemory(words), None, tuple(said), notes, given=placement)
+    return Snapshot(
+        title,
+        cpu,
+        GivenMemory(words),
+        None,
+        tuple(said),
+        tuple(unread(cpu, given)),
+        given=placement,
+        unsure=SystemRegisters().with_given(own).unsure,
+    )
 
 
 def _free(cpu: Cpu, raws: Sequence[int]) -> Iterator[Physical]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.inspect.arm64.processor import EPD
 from harness.paging.arm64.cpu import Cpu, Half
 
 
@@ -81,6 +82,13 @@ def _half(cpu: Cpu, which: str, half: Half | None) -> dict[str, Any]:
         "physical_bits": half and cpu.output_bits(half),
         "levels": half and len(cpu.format_of(half).levels),
     }
+
+
+def ungiven(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What of that is another where roots are not given, by their registers: TCR_EL1 is as it was
+    given, without the bits that turn their halves off."""
+    tcr = int(found["tcr"], 16) & ~sum(EPD[name] for name in names)
+    return {**dict.fromkeys(names), "tcr": hex(tcr)}
 
 
 def rootless(found: Mapping[str, Any]) -> dict[str, Any]:

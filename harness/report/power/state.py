@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.paging.power.cpu import Cpu, is_supported, root_address
@@ -72,6 +72,11 @@ def _root_object(number: int, descriptor: int | None) -> dict[str, Any]:
         "quadrant": number,
         "root": hex(root_address(descriptor)) if there and descriptor is not None else None,
     }
+
+
+def ungiven(_: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What of that is another where the trees of quadrants are not given."""
+    return dict.fromkeys(names)
 
 
 def rootless(found: Mapping[str, Any]) -> dict[str, Any]:

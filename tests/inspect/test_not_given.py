@@ -1,0 +1,87 @@
+"""Where an architecture has several roots, those that were not given are named by what looks at a
+whole space, so that its silence about them is no praise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.inspect.check import Checked
+from harness.inspect.sources import layout
+from harness.paging.memory import BufferMemory
+from harness.report import check
+from tests.cli.commands import run
+
+HIGH = {"arm64": 0xFFFF_0000_0000_0000, "power": 0xC000_0000_0000_0000}
+
+
+def source(arch: str, path: Path, *left_out: str) -> tuple[str, ...]:
+    """The options that name the tables of a layout in a file, without some registers."""
+    made = layout.snapshot(f"{arch}/smallest", 4, {})
+    assert isinstance(made.memory, BufferMemory)
+    first = min(root.table.address for root in made.cpu.roots)
+    path.write_bytes(made.memory.octets[first - made.memory.span.first :][: 1 << 18].tobytes())
+    names = {"arm64": ("tcr", "ttbr0", "ttbr1"), "power": ("quadrant0", "quadrant3")}[arch]
+    given = [f"--{name}={getattr(made.cpu, name):#x}" for name in names if name not in left_out]
+    return ("--ram", f"{path.name}@{first:#x}", *given)
+
+
+def told(*asked: str, cwd: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run(*asked, "--json", cwd=cwd)[1])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arch", "name"),
+    [("arm64", "ttbr0"), ("arm64", "ttbr1"), ("power", "quadrant0"), ("power", "quadrant3")],
+)
+def test_lint_names_the_root_that_was_not_given(arch: str, name: str, tmp_path: Path) -> None:
+    line = f"Not given: --{name}. Nothing was looked at of the addresses whose root it has."
+    for left_out in ((), (name,)):
+        options = source(arch, tmp_path / "ram", *left_out)
+        lines = run("lint", *options, cwd=tmp_path)[1].splitlines()
+        assert lines.count(line) == len(left_out)
+        for command in ("lint", "dump"):
+            found = told(command, *options, cwd=tmp_path)
+            assert found["not_given"] == list(left_out)
+            assert (found["cpu"][name] is None) is bool(left_out)
+
+
+def test_tcr_is_as_it_was_given_whatever_roots_were(tmp_path: Path) -> None:
+    whole = source("arm64", tmp_path / "ram")
+    (tcr,) = (int(one.partition("=")[2], 16) for one in whole if one.startswith("--tcr"))
+    for left_out in ((), ("ttbr0",), ("ttbr1",)):
+        options = source("arm64", tmp_path / "ram", *left_out)
+        found = told("walk", "0x400000", *options, cwd=tmp_path)
+        assert (found["cpu"]["tcr"], found["not_given"]) == (hex(tcr), list(left_out))
+    of_entries = ("walk", "0x400000", f"--tcr={tcr:#x}", "--entries", "L3=43000443")
+    found = told(*of_entries, cwd=tmp_path)
+    assert (found["cpu"]["tcr"], found["not_given"]) == (hex(tcr), ["ttbr0", "ttbr1"])
+    off = [one.replace(f"{tcr:#x}", f"{tcr | 1 << 23:#x}") for one in whole if "ttbr1" not in one]
+    found = told("walk", "0x400000", *off, cwd=tmp_path)  # EPD1 that is given stays
+    assert (found["cpu"]["tcr"], found["not_given"]) == (hex(tcr | 1 << 23), [])
+
+
+@pytest.mark.parametrize("arch", ["arm64", "power"])
+def test_check_and_prove_name_the_root_that_was_not_given(arch: str) -> None:
+    """By the sections that both print of what was checked."""
+    made = layout.snapshot(f"{arch}/smallest", 4, {})
+    name = {"arm64": "ttbr1", "power": "quadrant3"}[arch]
+    for unsure in (frozenset[str](), frozenset((name,))):
+        checked = Checked(replace(made, unsure=unsure), "7.2.22", "tcg", (), ())
+        told = dict(check.sections(checked)).get("Not looked at", ())
+        assert [one.split()[2] for one in told] == [f"--{one}." for one in unsure]
+        assert check.as_object(checked)["not_given"] == list(unsure)
+
+
+def test_an_expectation_of_what_a_missing_root_serves_says_so(tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_text(
+        f"[[expect]]\nvirtual = {HIGH['arm64']:#x}\nabsent = true\n"
+    )
+    options = source("arm64", tmp_path / "ram", "ttbr1")
+    code, _, errors = run("prove", *options, "--expect", "e.toml", cwd=tmp_path)
+    assert code == 2 and errors.endswith("; what --ttbr1 would serve is not known\n")

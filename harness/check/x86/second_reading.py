@@ -110,7 +110,7 @@ class Asked:
 
 def at(cpu: Cpu, memory: Memory, cases: Cases) -> Asked:
     """Accesses, with the entries in memory that they meet."""
-    n, pae = len(cases), bool(cpu.cr4 >> 5 & 1)
+    n, pae = len(cases), _pae(cpu)
     levels = 2 if not _long(cpu) else 5 if cpu.cr4 >> 12 & 1 else 4
     bits, size = (9, 8) if pae else (10, 4)
     asked = by_tables(cpu, cases, np.zeros((levels, n), np.uint64), np.zeros((levels, n), np.bool_))
@@ -191,12 +191,12 @@ class Reading:
     def departs(self, lapse: Lapse) -> Mask:
         """The lanes that come to something else for one of the lapses."""
         asked = self.asked
-        none: Mask = np.zeros(len(asked.cases), np.bool_)
-        if not self._may_depart(lapse):
-            return none
         if lapse is Lapse.STACK:
             pushes: Mask = self._by_address & _stack(asked.cases)
             return pushes
+        if not self._may_depart(lapse):
+            none: Mask = np.zeros(len(asked.cases), np.bool_)
+            return none
         other = self.without(lapse)
         if lapse in Lapse.IMPLICIT | Lapse.AC:
             return self.allowed & ~other.allowed | other.separated & ~self.separated
@@ -210,24 +210,22 @@ class Reading:
         return differs & ~self.separated
 
     def _may_depart(self, lapse: Lapse) -> bool:
-        """Whether a lapse can play a part at all."""
+        """Whether a lapse can play a part at all, as far as it is seen at once."""
         asked, cpu = self.asked, self.asked.cpu
         if lapse is Lapse.GIGABYTE:
-            return _long(cpu) and not cpu.page1gb
+            return not cpu.page1gb
         if lapse is Lapse.PAGE_4M:
-            return not cpu.cr4 >> 5 & 1 and not (cpu.pse36 and cpu.maxphyaddr >= 40)
+            return not _pae(cpu)
         if lapse is Lapse.BIT_8:
-            return _long(cpu) and cpu.amd
+            return cpu.amd
         if lapse is Lapse.PDPTES:
-            return len(asked.pdpte) > 0
-        if lapse is Lapse.STACK:
-            return _long(cpu) and bool(_stack(asked.cases).any())
+            return bool(len(asked.pdpte))
         if lapse is Lapse.KEYS:
             return any(_keys(cpu))
         if lapse is Lapse.UNCHECKED:
-            return _long(cpu) and bool(self.by_user.any())
+            return _long(cpu)
         implicit = asked.cases.implicit
-        return bool(cpu.cr4 >> 21 & 1) and implicit is not None and bool(implicit.any())
+        return implicit is not None and bool(implicit.any())
 
     @cached_property
     def walked(self) -> Walked:
@@ -271,7 +269,7 @@ class Reading:
         cpu = self.asked.cpu
         if level == 0:
             return True
-        if not cpu.cr4 >> 5 & 1:
+        if not _pae(cpu):
             may = level == 1 and bool(cpu.cr4 >> 4 & 1)
         else:
             may = level == 1 or (level == 2 and self._has_1g)
@@ -292,7 +290,7 @@ class Reading:
     def _reserved(self, level: int, page: bool) -> int:
         """The bits that must be clear in an entry that is present."""
         cpu = self.asked.cpu
-        if not cpu.cr4 >> 5 & 1:
+        if not _pae(cpu):
             return self._reserved_4m() if level and page else 0
         bits = _ones(51 if _long(cpu) else 62, cpu.maxphyaddr)
         bits |= 0 if cpu.efer >> 11 & 1 else 1 << 63
@@ -464,7 +462,7 @@ class Reading:
     def described(self) -> Errors:
         """The bits of a page fault's error code that describe the access: W, U, I and SS."""
         cases, cpu = self.asked.cases, self.asked.cpu
-        reports = cpu.cr4 >> 20 & 1 or (cpu.cr4 >> 5 & 1 and cpu.efer >> 11 & 1)
+        reports = cpu.cr4 >> 20 & 1 or (_pae(cpu) and cpu.efer >> 11 & 1)
         error = _writes(cases).astype(np.uint32) << np.uint32(1)
         error |= self.by_user.astype(np.uint32) << np.uint32(2)
         error |= _shadow(cases).astype(np.uint32) << np.uint32(6)
@@ -476,7 +474,7 @@ class Reading:
     def physical(self) -> Words:
         """Where a page puts the address; nothing that counts where there is none."""
         cpu, entry, level = self.asked.cpu, self.walked.entry, self.walked.level
-        pae = bool(cpu.cr4 >> 5 & 1)
+        pae = _pae(cpu)
         offset_bits = ((9 if pae else 10) * level + 12).astype(np.uint64)
         offset: Words = (np.uint64(1) << offset_bits) - np.uint64(1)
         base: Words = entry & np.uint64(_ones(cpu.maxphyaddr - 1 if pae else 31, 12)) & ~offset
@@ -504,6 +502,10 @@ def _ones(high: int, low: int) -> int:
 
 def _long(cpu: Cpu) -> bool:
     return bool(cpu.efer >> 10 & 1)
+
+
+def _pae(cpu: Cpu) -> bool:
+    return bool(cpu.cr4 >> 5 & 1)
 
 
 def _keys(cpu: Cpu) -> tuple[bool, bool]:

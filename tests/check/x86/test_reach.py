@@ -326,6 +326,7 @@ FAULTS: dict[str, tuple[str, str, Plant]] = {
 }
 
 
+@pytest.mark.parametrize("guest", [HW], indirect=True)
 @pytest.mark.parametrize(("mode", "entry", "plant"), FAULTS.values(), ids=FAULTS.keys())
 def test_a_fault_in_the_reference_is_seen_in_its_entry_alone(
     guest: Guest, monkeypatch: MonkeyPatch, mode: str, entry: str, plant: Plant

@@ -177,8 +177,8 @@ class _Place:
     def run(self, flushed: bool, control: bool) -> tuple[str, Comparison]:
         """What the library asks to flush, in the words of the table, and what the guest saw."""
         touched = Span.of(self.at + self.offset, self.format.levels[0].size)
-        self.live.probe(self.control, pages=1)
-        self.live.probe(touched, pages=1)
+        self.live.probe(self.control)
+        self.live.probe(touched)
         flush = self._put(self.change.after)
         asked = self._asked(flush)
         if flushed:  # TCG drops more than it is told to, where there are large pages: no control
@@ -187,15 +187,15 @@ class _Place:
             flush.done()
             if control:
                 self.space.unmap(self.control).done()
-        self.live.probe(touched, pages=1)
-        self.live.probe(self.control, pages=1)
+        self.live.probe(touched)
+        self.live.probe(self.control)
         return asked, self.live.run()
 
     def run_control(self) -> Comparison:
         """What the guest saw of the page beside it alone."""
-        self.live.probe(self.control, pages=1)
+        self.live.probe(self.control)
         self.space.unmap(self.control).done()
-        self.live.probe(self.control, pages=1)
+        self.live.probe(self.control)
         return self.live.run()
 
     def _asked(self, flush: Flush) -> str:

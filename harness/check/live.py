@@ -452,7 +452,7 @@ class Live(ABC):
             found,
             number=self._probes,
             first=batch.count,
-            value=self._random.integers(1 << 63, size=len(found), dtype=np.uint64),
+            value=self._words(len(found)),
         )
         batch.events.append(asked)
         batch.jobs.append(self._jobs(asked))
@@ -522,6 +522,10 @@ class Live(ABC):
         self._memory.notes = notes
         both = np.concatenate([asked.aimed[reads], asked.aimed[fetches]])
         self._known.hold_frames(asked.cpu, both)
+
+    def _words(self, count: int) -> Words:
+        """What writes store: words that are found nowhere else."""
+        return np.frombuffer(self._random.bytes(count * WORD), np.uint64)
 
     def _take_stores(self, by_guest: bool = True) -> None:
         """Makes jobs of what was stored since, each word once; none of what the guest notes."""
@@ -651,7 +655,7 @@ class Live(ABC):
             event = batch.events[number]
             assert isinstance(event, Asked)
             # Other values: what an earlier run has stored is none of this one's.
-            value = self._random.integers(1 << 63, size=len(order), dtype=np.uint64)
+            value = self._words(len(order))
             events[number] = event.reordered(order, value)
             own = slice(event.first, event.first + len(order))
             jobs[own] = jobs[own][order]

@@ -168,6 +168,18 @@ def test_a_table_that_no_one_has_cleared_is_named(
     assert uncleared(memory, cpu.roots) is None
 
 
+@pytest.mark.parametrize(("left", "named"), [(0, True), (511, True), (1, False), (510, False)])
+def test_a_table_is_not_cleared_where_its_first_or_last_entry_is_not(
+    ram: Ram, region: Region, left: int, named: bool
+) -> None:
+    words, at = ram.buffer.view("<u8"), region.address // 8
+    words[at : at + 512] = 0
+    words[at + left] = int.from_bytes([POISON] * 8)
+    found = uncleared(BufferMemory(ram.buffer), Cpu.long_mode(4, region.address).roots) or ""
+    assert ("was not cleared: of its 512 entries 1 are" in found) is named
+    assert bool(found) is named
+
+
 def test_where_pages_have_no_bit_of_their_own_none_is_named() -> None:
     words = np.zeros(4 * FRAME // 8, np.uint64)
     words[0], words[FRAME // 8] = FRAME >> 2 | 1, 2 * FRAME >> 2 | 1

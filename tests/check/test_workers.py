@@ -10,11 +10,12 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from select import select
 from time import sleep
+from typing import Any
 
 import pytest
 
-from harness.check.layouts import LayoutError
-from harness.check.workers import Task, answers, evidence, shared_out
+from harness.check.layouts import Layout, LayoutError, load, shipped
+from harness.check.workers import Task, answers, evidence, shared_out, validate_all
 from harness.machine.errors import (
     Evidence,
     GuestLost,
@@ -178,3 +179,27 @@ def test_a_process_ends_with_the_one_that_started_it_however_that_ends() -> None
         finally:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
+
+
+def test_layouts_are_validated_side_by_side_each_at_its_levels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layouts = {arch: load(shipped(arch)[0]) for arch in ("x86", "riscv")}
+    spaces = [(layouts["x86"], 4), (layouts["riscv"], 3), (layouts["x86"], 5)]
+
+    def validate_of(arch: str) -> Any:
+        def validate(layout: Layout, levels: int, engine: str, **named: Any) -> Any:
+            if engine == "none":
+                raise Misuse("there is no such engine")
+            return arch, layout.name, levels, engine, named
+
+        return validate
+
+    monkeypatch.setattr("harness.check.workers.validate_of", validate_of)
+    found: Any = validate_all(spaces, "tcg", program="/opt/qemu", thorough=True)
+    named = {"program": "/opt/qemu", "thorough": True}
+    expected = [(one.arch, one.name, levels, "tcg", named) for one, levels in spaces]
+    assert sorted(found, key=str) == sorted(expected, key=str)
+    said = f"{spaces[0][0].name} at 4 levels: there is no such engine"
+    with pytest.raises(Misuse, match=f"^{said}$"):
+        list(validate_all(spaces[:1], "none"))

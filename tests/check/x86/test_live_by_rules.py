@@ -555,3 +555,34 @@ def test_a_page_beside_it_is_looked_at_in_a_space_of_its_own_where_it_is_to_be(
     kept_nothing = ["the machine kept nothing of the page beside it, in any run"]
     assert found == ([] if kind is Keeping else kept_nothing)
     assert len(spaces) == 1 + apart
+
+
+def test_what_was_not_asked_is_counted_once() -> None:
+    """The page beside the last of the lower half is the stub's no more than the next run's."""
+    guest = guest_of()
+    space = new_space(guest, 4)
+    live = new_live(guest, space)
+    assert live.window is not None
+    live.probe(Span.of(live.window.first, SIZE))
+    assert live.run().not_comparable == {"the stub runs there": 2 * 8}
+    space.map(PAGE, space.frames(1), 0, space.format.granting("user"))
+    live.probe(page(0))
+    assert not live.run().not_comparable
+
+
+def test_what_writes_store_is_another_word_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And another in every run."""
+    batches = noted(monkeypatch, Live, "_agree")
+    guest = guest_of()
+    space = new_space(guest, 4)
+    live = new_live(guest, space)
+    pages_in(space)
+    live.probe(EVERY)
+    space.unmap(page(2)).done()
+    live.probe(EVERY)
+    live.run()
+    stored = [one.asked[2].value[one.asked[2].writes].tolist() for one in batches]
+    assert len(stored) == 2 * RUNS
+    every = [value for values in stored for value in values]
+    assert len(every) == len(set(every)) > 100
+    assert sum(value >> 63 for value in every) > 10 < sum(value & 1 for value in every)

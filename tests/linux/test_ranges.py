@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import numpy as np
 import pytest
 
@@ -41,9 +43,8 @@ def dumped(space: LinuxSpace, **options: object) -> Dump:
 def rows(ranges: list[Range]) -> tuple[Words, Words, Words]:
     """Address, frame and entry of each page of exact ranges, in order; every alias in a table."""
     names = ("first", "physical", "bits", "size", "stride", "pages", "times")
-    ours = [[getattr(one, name) for name in names] for one in ranges]
     # One column for each page of each time.
-    whole = np.array(ours, np.uint64).T
+    whole = np.array([*map(attrgetter(*names), ranges)], np.uint64).T
     counts = (whole[-2] * whole[-1]).astype(np.int64)
     before = np.repeat(np.cumsum(counts) - counts, counts)
     number = (np.arange(len(before)) - before).astype(np.uint64)

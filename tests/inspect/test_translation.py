@@ -33,7 +33,7 @@ def of(cpu: Cpu, memory: BufferMemory, address: int) -> Translation:
 @pytest.mark.parametrize("mode", Mode)
 def test_a_translation_agrees_with_the_rules_of_access(mode: Mode) -> None:
     ends = set()
-    for seed in range(60):
+    for seed in range(40):
         source = random.Random(seed)
         cpu, memory = drawn.cpu(source, mode), drawn.memory(source, mode)
         cpu = replace(cpu, cr4=cpu.cr4 & ~Cr4.LASS)  # it decides about accesses, not about walks

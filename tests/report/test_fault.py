@@ -30,7 +30,7 @@ def words(cpu: Cpu, one: Explanation) -> list[str]:
 
 @pytest.mark.parametrize("mode", Mode)
 def test_whatever_comes_of_an_access_is_told_in_lines_and_as_an_object(mode: Mode) -> None:
-    for seed in range(8):
+    for seed in range(5):
         source = random.Random(seed)
         cpu, memory = drawn.cpu(source, mode), drawn.memory(source, mode)
         snapshot = Snapshot("made", cpu, memory, None)

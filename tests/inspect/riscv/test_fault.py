@@ -83,7 +83,7 @@ def applied(cpu: Cpu, memory: BufferMemory, one: Remedy) -> tuple[Cpu, Overlay]:
 @pytest.mark.parametrize("cpu", [*states()], ids=lambda cpu: f"{cpu.mode.value}-{cpu.mstatus:#x}")
 def test_each_remedy_lets_the_access_pass_and_none_of_its_bits_is_too_many(cpu: Cpu) -> None:
     helped = 0
-    for raws in entries(cpu, 20):
+    for raws in entries(cpu, 10):
         memory = tables(cpu, *raws)
         for access in ACCESSES:
             found = remedies(cpu, memory, ADDRESS, access)
@@ -98,7 +98,7 @@ def test_each_remedy_lets_the_access_pass_and_none_of_its_bits_is_too_many(cpu: 
                 for less in lessened(one):
                     assert one.missing is not None or not passes(cpu, memory, access, less)
             helped += 1
-    assert helped > 50
+    assert helped > 25
 
 
 def passes(cpu: Cpu, memory: BufferMemory, access: Access, one: Remedy) -> bool:

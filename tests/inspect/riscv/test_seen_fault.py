@@ -71,7 +71,7 @@ def test_what_is_no_cause_of_translation_is_a_sentence(text: str, cpu: Cpu, sent
 @pytest.mark.parametrize("cpu", [*states()], ids=lambda cpu: f"{cpu.mode.value}-{cpu.mstatus:#x}")
 def test_every_fault_is_given_by_its_own_tables_and_by_no_access_that_passes(cpu: Cpu) -> None:
     kinds = set[int]()
-    for raws in (*entries(cpu, 30), (OUTSIDE,)):
+    for raws in (*entries(cpu, 12), (OUTSIDE,)):
         memory = tables(cpu, *raws)
         for cause, raising in CAUSES.items():
             found = compare(snapshot(memory, cpu), seen(str(cause), cpu), ADDRESS)

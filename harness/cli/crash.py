@@ -266,7 +266,7 @@ class _Answer:
             **looked_at(self.snapshot),
             virtual=hex(self.address),
             seen=reports.seen_object(cpu.architecture, *told) if found else None,
-            given=None if found is None else bool(found.giving),
+            given=None if found is None or found.unknown else bool(found.giving),
             explanations=list(found.explanations) if found else [],
             outcomes=[reports.as_object(cpu, one) for one in self.outcomes],
             walk=self.walk and as_object(cpu, self.walk),

@@ -89,13 +89,19 @@ class Reproduction:
     giving        the accesses that raise just this fault, with what they come to
     instead       what those accesses come to that raise such a fault, where none raises this one
     explanations  why that may be, the likeliest first; or how it is given, a sentence each
-    unknown       whether it is not known what the tables give, for want of a root
+    unrooted      whether it is not known what the tables give, for want of a root
     """
 
     giving: tuple[Explanation, ...]
     instead: tuple[Explanation, ...]
     explanations: tuple[str, ...]
-    unknown: bool = False
+    unrooted: bool = False
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it is not known what the tables give, for want of a root or of a part of one."""
+        cut = any(one.translation.is_cut for one in self.instead)
+        return self.unrooted or (not self.giving and cut)
 
 
 class Faults(Protocol):

@@ -101,8 +101,15 @@ class Translation:
 
     @property
     def unknown(self) -> bool:
-        """Whether it ends at an entry that is not given."""
-        return self.given is not None and self.end is End.UNBACKED
+        """Whether it ends at an entry that is not given, or that the file lacks which has a part of
+        its table."""
+        return self.end is End.UNBACKED and (self.given is not None or self.is_cut)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it needs a slot of a table of which a file has another part alone: the machine
+        has it."""
+        return self.partly and self.partial
 
     @property
     def physical(self) -> Physical | None:

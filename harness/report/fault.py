@@ -131,7 +131,8 @@ def comparison_lines(cpu: Cpu, found: Reproduction) -> Iterator[str]:
         yield "Whether the tables give this fault is not known."
     else:
         yield f"{tables} do not give this fault. It may be that"
-    yield from (f"  - {sentence}" for sentence in found.explanations)
+    if found.unrooted or not found.unknown:  # what a cut table lacks explains all
+        yield from (f"  - {sentence}" for sentence in found.explanations)
     for one in found.giving or found.instead:
         yield ""
         yield from explanation_lines(cpu, one)
@@ -187,6 +188,8 @@ def _comes_to(one: Explanation) -> str:
     if one.translation.unknown:
         slot = one.translation.walk and one.translation.walk.unbacked
         assert slot
+        if one.translation.is_cut:
+            return f"unknown, for {slot} lies outside memory"
         return f"unknown, for the {slot.table.format.levels[slot.level].name} is not given"
     return outcome_text(one.cpu, one.outcome)
 
@@ -277,7 +280,7 @@ def as_object(cpu: Cpu, one: Explanation) -> dict[str, Any]:
     """One access as what JSON can hold."""
     return {
         "access": str(one.access),
-        **_outcome_object(cpu, None if one.unrooted else one.outcome),
+        **_outcome_object(cpu, None if one.unknown else one.outcome),
         "because": [_place_object(stage) for stage in one.to_blame],
         "sets": [{**_place_object(stage), "name": flag} for stage, flag in one.noted],
         "pointer": one.pointer,

@@ -55,7 +55,7 @@ def _reason(one: Explanation) -> Enum | None:
     """The rule by which an access faults; None where it does not, or that is not known."""
     asked = architecture.of(one.cpu)
     passes = isinstance(one.outcome, asked.allowed)
-    faults = not passes and not asked.unknown(one.outcome) and not one.unrooted
+    faults = not passes and not asked.unknown(one.outcome) and not one.unknown
     found: Enum | None = one.outcome.reason if faults else None
     return found
 

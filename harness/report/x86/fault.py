@@ -89,7 +89,7 @@ def _is_not_canonical(outcome: Outcome) -> bool:
 
 def hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
     """Why no change helps."""
-    if isinstance(one.outcome, Unbacked) and one.translation.given:
+    if one.translation.unknown:
         yield "none is known without that entry"
         return
     if isinstance(one.outcome, Unbacked):

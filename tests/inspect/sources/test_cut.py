@@ -64,6 +64,11 @@ def test_a_table_astride_the_end_of_a_file_is_read_as_far_as_it_goes(
     assert f"{lost:#x}: no translation at level {level}: slot 125 of {table} lies outside" in out
     _, out, _ = run("fault", f"{lost:#x}", "--access", "read", *source, cwd=tmp_path)
     assert "none is known without the rest of that table" in out
+    assert f"unknown, for slot 125 of {table} lies outside memory" in out
+    assert "reads as zeros" not in out
+    asked = ("fault", f"{lost:#x}", *source, "--json")
+    outcomes = json.loads(run(*asked, cwd=tmp_path)[1])["outcomes"]
+    assert {(one["outcome"], one["rule"]) for one in outcomes} == {("unknown", None)}
     told = json.loads(run("walk", f"{PAGE:#x}", *source, "--json", cwd=tmp_path)[1])
     assert not any("cut short" in one for one in told["assumed"])
     assert any("was cut short" in one for one in told["notes"])
@@ -104,3 +109,23 @@ def test_a_table_that_begins_before_a_file_does_is_read_from_there_on(tmp_path: 
     _, out, _ = run("dump", *two, *source[2:], cwd=tmp_path)
     assert f"slot 0 of {slot.table} lies outside memory" in out
     assert any(one.startswith("0x401000..") and " 1 x 4K " in one for one in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arch", "seen"),
+    [
+        ("x86", ("--code", "4")),
+        ("riscv", ("--code", "13")),
+        ("arm64", ("--esr", "0x92000007")),
+        ("s390", ("--code", "0x11")),
+        ("power", ("--dsisr", "0x40000000")),
+    ],
+)
+def test_whether_a_cut_table_gives_a_fault_is_not_known(
+    arch: str, seen: tuple[str, ...], tmp_path: Path
+) -> None:
+    source, slot = in_file(tmp_path / "ram", arch, 1000)
+    asked = ("fault", f"{PAGE + 200 * slot.size:#x}", *seen, *source)
+    _, out, errors = run(*asked, cwd=tmp_path)
+    assert "Whether the tables give this fault is not known." in out, errors
+    assert json.loads(run(*asked, "--json", cwd=tmp_path)[1])["given"] is None

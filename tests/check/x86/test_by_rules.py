@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import groupby
@@ -49,7 +50,7 @@ from tests.check.x86.by_rules import (
     Engine,
     info_of,
 )
-from tests.paging.rules import GP, PF, SS
+from tests.paging.rules import GP, PF, SS, field
 
 Numbers = npt.NDArray[np.int64]
 Results = npt.NDArray[np.void]
@@ -169,6 +170,29 @@ def test_the_matrix_agrees_with_a_guest_that_does_as_an_engine_does(
     assert not found.comparison.news
     assert found.comparison.compared == found.by_rule.total() > 200
     assert set(found.comparison.quirks) <= {one.name for one in quirks.fault_quirks(*engine)}
+
+
+def test_work_is_tried_on_a_guest_for_each_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [part for part in work("32", TCG) if part.family.name in ("bits", "rights")]
+    assert len({part.family.model for part in some}) == 4
+    started = list[Any]()
+
+    @contextmanager
+    def guest_of(engine: str, wanted: Any, program: str, **named: Any) -> Iterator[Any]:
+        assert (engine, program, named["deadline"]) == ("tcg", "there", 5.0)
+        assert named["image"].path.exists()
+        started.append(wanted)
+        processor, ram_bytes = wanted
+        yield ByRules(*TCG, DEPARTS[TCG], info_of(processor), ram_bytes)
+        started.append(None)
+
+    monkeypatch.setattr(run, "guest_of", guest_of)
+    plan = run.Plan("tcg", tuple(some), Counter(), Counter())
+    found = total(run.run(plan, program="there", deadline=5.0))
+    assert found.comparison.compared == sum(map(len, some)) and not found.failures
+    # PSE is not the processor's.
+    models = {part.family.model.guest for part in some}
+    assert len(models) == 3 and set(started[::2]) == models and started[1::2] == [None] * 3
 
 
 @pytest.mark.parametrize("model", [*map(Model, MODES), Model("4", lass=True)], ids=str)
@@ -514,10 +538,10 @@ def test_a_quirk_excuses_nothing_but_what_it_names(
         rig.quirks = (QUIRKS[name],)
         report, [(batch, one)] = judged(monkeypatch, rig, [part])
         assert one.agree.all()
-        for field, (lanes, bits) in seen_of(batch).items():
-            for bit in () if field in unseen.get(name, ()) else bits:
-                wrong = tampered.flipped(one.results, field, bit)
-                assert not (one.judge(wrong) & lanes & (wrong != ruled.results)).any(), (field, bit)
+        for place, (lanes, bits) in seen_of(batch).items():
+            for bit in () if place in unseen.get(name, ()) else bits:
+                wrong = tampered.flipped(one.results, place, bit)
+                assert not (one.judge(wrong) & lanes & (wrong != ruled.results)).any(), (place, bit)
         if report.comparison.quirks[QUIRKS[name].name]:
             return
     pytest.fail("it shows nowhere")
@@ -601,6 +625,14 @@ def test_cases_are_put_into_words_kept_in_files_and_asked_again(mode: str, tmp_p
                     assert again.disagreed == len(saved.steps)
                     last = again.disagreements[-1]
                     assert last == saved.disagreement
+                    in_turn = len(part.family.steps) > 1
+                    step = f" step={len(saved.steps)}" if in_turn else ""
+                    assert saved.values.partition(" step=")[1:] == step.partition(" step=")[1:]
+                    ways = [(one.address, one.access) for one in saved.steps]
+                    assert [(one.address, one.access) for one in again.disagreements] == ways
+                    if saved.pdpte is not None and saved.register == saved.address >> 30:
+                        loaded = saved.pdpte & 1 and not field(saved.pdpte, 63, 40)
+                        assert bool(last.walk) == bool(loaded and not saved.pdpte & 0x1E6)
                     said.add(saved.observed.partition(" ")[0])
                     assert last.flags == (AC if saved.ac else frozenset())
                     if last.walk is not None and by.vector is None:

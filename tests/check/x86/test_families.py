@@ -13,7 +13,7 @@ from harness.check.x86.matrix.chain import INVPCID, Chain, Lanes
 from harness.check.x86.matrix.families import Family, families
 from harness.check.x86.matrix.stage import UPPER_WINDOW_SLOT, WINDOW_SLOT, Control, Model
 from harness.check.x86.matrix.warm import PVM_KEEPS_XD, sequences
-from harness.check.x86.quirks import PVM_KEEPS_XD_PAGE
+from harness.check.x86.quirks import ENDS_AT_LAST_BYTE, PVM_KEEPS_XD_PAGE
 from harness.check.x86.window import Window
 from harness.machine.ram import ARENA, LARGEST_RAM
 from harness.machine.x86.guest import State
@@ -175,6 +175,39 @@ def test_each_way_to_flush_is_tried_with_and_without_global_pages(model: Model) 
     both = {(True, False), (False, False)}
     with_pcids = {(True, True)} if model.long else set()
     assert found == {("all", "page", "global"): both, INVPCID: both | with_pcids}
+
+
+@pytest.mark.parametrize("model", EVERY_MODE, ids=str)
+def test_the_usual_address_is_in_the_middle_of_a_page_and_has_another_index_at_each_level(
+    model: Model,
+) -> None:
+    home = declared.home(model)
+    assert home & 0xFFF == 0x800
+    indices = [level.index(home) for level in model.format.levels]
+    assert len({*indices}) == len(indices) and 0 not in indices
+
+
+ADDRESSED = {
+    (model, level)
+    for model in EVERY_MODE
+    for level in range(model.levels)
+    if declared.maps_pages(model, level)
+}
+
+
+@pytest.mark.parametrize(("model", "level"), sorted(ADDRESSED), ids=str)
+def test_a_page_has_memory_where_its_address_is_below_its_end(model: Model, level: int) -> None:
+    """SDM volume 3A, tables 4-4 to 4-20; of a 4M page bits 20:13 are bits 39:32 of the address."""
+    lanes, _ = lanes_of(family(model, "bits", level=level))
+    word = lanes.words[level]
+    page = (word & np.uint64(0x80) != 0) | (level == 0)
+    lowest = {0: 12, 1: 22 if model.mode == "32" else 21, 2: 30}[level]
+    highest = 32 if model.mode == "32" else 40
+    address = word & np.uint64((1 << highest) - (1 << lowest))
+    if model.mode == "32" and level:
+        address |= (word >> np.uint64(13) & np.uint64(0xFF)) << np.uint64(32)
+    there, present = ~page | (address < np.uint64(model.ram_bytes)), word & np.uint64(1) != 0
+    assert np.array_equal(lanes.backed[present], there[present]) and not there[present].all()
 
 
 CLASSES = {
@@ -453,6 +486,17 @@ def test_full_tries_every_control_state_at_every_level() -> None:
             assert {c.pge for c in controls} == {False, True}
 
 
+def test_full_tries_keys_of_users_and_supervisors_alone_and_together() -> None:
+    """Under every state of WP and SMAP, with all rights of one beside all of the other."""
+    (one, *_) = (one for one in families("full", [MODELS[0]], ()) if one.name == "key")
+    states = [control.first for control in one.controls]
+    heeded = ((True, True), (True, False), (False, True))
+    every = set(product((False, True), (False, True), heeded))
+    assert {(c.wp, c.smap, (c.pke, c.pks)) for c in states} == every
+    assert len({(c.pkru, c.pkrs) for c in states}) == len(declared.KEY_RIGHTS) ** 2
+    assert len(states) == len({*states}) == len(every) * len(declared.KEY_RIGHTS) ** 2
+
+
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.mode)
 def test_both_sides_of_every_canonical_edge_are_tried_and_the_window_is_not(model: Model) -> None:
     pages = declared.places(model)
@@ -562,6 +606,10 @@ LEFT_OUT: dict[str, tuple[tuple[str, ...], set[tuple[str | int, ...]]]] = {
             if 1 << 47 <= address < (1 << 64) - (1 << 47)
         },
     ),
+    ENDS_AT_LAST_BYTE.departs.removesuffix("."): (
+        ("offset", "access", "address"),
+        {("last-byte", "fetch", (1 << 64) - 0x1000)},
+    ),
     "the code that a fetch": (("offset", "access"), {("last-word", "fetch")}),
     "a push or a descriptor": (
         ("offset", "access"),
@@ -595,7 +643,7 @@ def test_a_rule_leaves_out_what_it_says_and_nothing_else() -> None:
     met: dict[str, set[tuple[str | int, ...]]] = {begins: set() for begins in LEFT_OUT}
     legacy, long = Model("32"), MODELS[0]
     for one in (
-        *families("quick", [long, legacy], ()),
+        *families("quick", [long, legacy], (), [ENDS_AT_LAST_BYTE]),
         *sequences("quick", [long], [PVM_KEEPS_XD_PAGE]),
     ):
         for rule in one.product.rules:

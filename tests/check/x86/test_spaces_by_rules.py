@@ -17,6 +17,7 @@ import pytest
 
 from harness.check.compare import EXAMPLES, PROBE, Comparison
 from harness.check.layouts import Layout, find, load, parse
+from harness.check.marks import mark
 from harness.check.product import evenly
 from harness.check.tables import TableImage
 from harness.check.validation import DEADLINE
@@ -298,15 +299,22 @@ def test_each_case_meets_the_entries_as_they_were_built(
     one = asked(MODES[mode](BOCHS, ()))
     guest, size = one.here.guest, one.here.cpu.format.entry_bytes
     assert len(guest.asked) > 3 and not one.found.disagreed
-    tables = TableImage.of(BufferMemory(one.before), one.here.cpu.roots).holds
+    tables, marked = TableImage.of(BufferMemory(one.before), one.here.cpu.roots).holds, 0
     for jobs in guest.asked:
         for job in jobs:
             for number in range(job["watched"]):
                 at, word = int(job["where"][number]), int(job["word"][number])
                 was = int.from_bytes(one.before[at : at + size].tobytes(), "little")
-                if word != was:  # of a frame, which is marked
-                    assert number == job["watched"] - 1 and not tables(np.array([at], np.uint64))
-    assert one.found.compared == sum(map(len, guest.asked))
+                table = at & ~0xFFF == one.here.cpu.cr3 & ~0xFFF or tables(
+                    np.array([at], np.uint64)
+                )
+                if not table:  # but in a frame, which is marked anew
+                    assert number == job["watched"] - 1 == job["patched"] - 1
+                    assert word == int(mark(np.array([at], np.uint64))[0]) & (1 << 8 * size) - 1
+                    marked += 1
+                else:
+                    assert word == was
+    assert one.found.compared == sum(map(len, guest.asked)) and marked > 10
 
 
 def lanes_of(patch: pytest.MonkeyPatch, one: Here, known: Any = ()) -> tuple[Asked, Any, Any]:

@@ -304,8 +304,7 @@ def _put_data(
     for part in range(WORD // step):
         jobs["where"][:, column + part] = reached + np.uint64(part * step)
         jobs["word"][:, column + part] = placed >> np.uint64(8 * step * part)
-    if step < WORD:
-        jobs["word"][:, column:] &= np.uint64((1 << 8 * step) - 1)
+    jobs["word"][:, column:] &= np.uint64((1 << 8 * step) - 1)
     return column + WORD // step
 
 

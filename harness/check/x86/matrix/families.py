@@ -207,7 +207,7 @@ class Family(Declared):
     @property
     def changes_cr4(self) -> bool:
         """Whether the cases change bits of CR4."""
-        return any(axis.name == _FLUSH and axis.values == ("cr4",) for axis in self.product.axes)
+        return any(axis.values == ("cr4",) for axis in self.product.axes)
 
     @property
     def unasked(self) -> str | None:

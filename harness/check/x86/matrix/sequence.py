@@ -49,8 +49,9 @@ def ask(guest: Guest, chain: Chain, steps: Sequence[Step], lanes: Sequence[Lanes
     questions = [chains.ask(guest, chain, one, mixed=True) for one in lanes]
     enums, levels, first = guest.image.enums, len(chain.tables), questions[0]
     words, data = levels + first.parts, first.parts
-    made = guest.image.new_jobs(len(first) * jobs_of(steps))
-    jobs = made.reshape(len(first), -1)
+    each = jobs_of(steps)
+    made = guest.image.new_jobs(len(first) * each)
+    jobs = made.reshape(len(first), each)
     asked = tuple(zip(steps, questions, strict=True))
     for other in [question for step, question in asked if step.there != steps[0].there][:1]:
         laid = jobs[:, 0]

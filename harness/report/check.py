@@ -13,7 +13,7 @@ from harness.check.quirk import known_of
 from harness.inspect.check import Checked
 from harness.report import files
 from harness.report.objects import answer
-from harness.report.state import not_given_lines, notes, root_text
+from harness.report.state import not_given_lines, notes, roots_text
 from harness.report.terminal import NOT_RUN, count_lines, print_all
 from harness.report.text import (
     agreeing,
@@ -103,7 +103,7 @@ def answers_of_all(checked: Checked) -> Iterator[str]:
 
 def verdict(checked: Checked) -> str:
     """What came of it, in a sentence."""
-    what = f"{checked.snapshot.title}, {root_text(checked.snapshot.cpu)}"
+    what = f"{checked.snapshot.title}, {roots_text(checked.snapshot)}"
     where = f"about {what}, on {ran_on(checked.engine, checked.qemu)}"
     count, wrong = compared(checked), disagreed(checked)
     if wrong:

@@ -35,7 +35,7 @@ from harness.paging.entry import Absent, Leaf, Malformed
 from harness.paging.table import Table
 from harness.paging.walk import Step
 from harness.report.decode import bits_text, raw_text, says
-from harness.report.state import root_text
+from harness.report.state import roots_text
 from harness.report.text import all_digits, counted, letters, meaning, set_bits
 from harness.report.visible import visible
 
@@ -346,7 +346,7 @@ class Explorer(App[None]):
         if self._ways is not None and place.way:
             told.append(f"reached in {counted(self._ways.get(place.table, 0), 'way')}")
         way = " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join([*names, here])
-        title = f"{visible(self.snapshot.title)}, {root_text(self.snapshot.cpu)}\n"
+        title = f"{visible(self.snapshot.title)}, {roots_text(self.snapshot)}\n"
         text = Text("" if self.has_class("low") else title, "dim")
         text.append(way, "bold")
         text.append("\n" + ", ".join(told), "not dim")

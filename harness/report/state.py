@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from harness.architectures import module_of
@@ -18,7 +18,8 @@ class States(Protocol):
     root       the register that leads to the root of an address
     notes      what there is to know of one before anything that is said of its tables
     root_text  that register, and what its bits are that are no part of an address
-    rows       its registers, and what they hold
+    rows       its registers, and what they hold; both of those alone that have several roots with
+               the registers that are not given
     as_object  a state as what JSON can hold
     rootless   what of that is another where it is not known where the root is
     ungiven    and where roots are not given, by the registers that lead there; of those alone that
@@ -27,8 +28,8 @@ class States(Protocol):
 
     def root(self, address: int, /) -> str: ...
     def notes(self, cpu: Any, /) -> Iterator[str]: ...
-    def root_text(self, cpu: Any, /) -> str: ...
-    def rows(self, cpu: Any, /) -> Iterator[tuple[str, str]]: ...
+    def root_text(self, cpu: Any, lost: Collection[str] = (), /) -> str: ...
+    def rows(self, cpu: Any, lost: Collection[str] = (), /) -> Iterator[tuple[str, str]]: ...
     def as_object(self, cpu: Any, /) -> Mapping[str, Any]: ...
     def rootless(self, found: Mapping[str, Any], /) -> Mapping[str, Any]: ...
     def ungiven(
@@ -45,7 +46,7 @@ def of(cpu: Cpu) -> States:
 def head_lines(snapshot: Snapshot) -> Iterator[str]:
     """What was looked at, by which root, and what there is to know of it."""
     known = snapshot.given is None or snapshot.cpu.base not in snapshot.given.unplaced
-    root = root_text(snapshot.cpu) if known else f"{_root_of(snapshot.cpu)} not given"
+    root = roots_text(snapshot) if known else f"{_root_of(snapshot.cpu)} not given"
     yield f"{visible(snapshot.title)}, {root}"
     yield from (f"Note: {sentence}" for sentence in notes(snapshot))
 
@@ -85,9 +86,19 @@ def of_parts(parts: Sequence[Snapshot], lines: Callable[[int], Iterable[str]]) -
         yield from lines(number)
 
 
-def rows(cpu: Cpu) -> Iterator[tuple[str, str]]:
-    """The registers of a CPU state, and what they hold."""
-    return of(cpu).rows(cpu)
+def rows(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """The registers of a snapshot's CPU state, and what they hold."""
+    return of(snapshot.cpu).rows(snapshot.cpu, *_several(snapshot))
+
+
+def roots_text(snapshot: Snapshot) -> str:
+    """The registers that lead to its roots, as `root_text`."""
+    return of(snapshot.cpu).root_text(snapshot.cpu, *_several(snapshot))
+
+
+def _several(snapshot: Snapshot) -> tuple[tuple[str, ...], ...]:
+    """The roots that are not given, for an architecture that has several; else nothing."""
+    return (lost,) if (lost := not_given(snapshot)) else ()
 
 
 def root_text(cpu: Cpu) -> str:

@@ -44,6 +44,8 @@ def test_lint_names_the_root_that_was_not_given(arch: str, name: str, tmp_path: 
     for left_out in ((), (name,)):
         options = source(arch, tmp_path / "ram", *left_out)
         lines = run("lint", *options, cwd=tmp_path)[1].splitlines()
+        shown = {"arm64": name.upper(), "power": name.replace("quadrant", "quadrant ")}[arch]
+        assert (f"{shown} not given" in lines[0]) is bool(left_out)
         assert lines.count(line) == len(left_out)
         for command in ("lint", "dump"):
             found = told(command, *options, cwd=tmp_path)
@@ -58,10 +60,14 @@ def test_tcr_is_as_it_was_given_whatever_roots_were(tmp_path: Path) -> None:
         options = source("arm64", tmp_path / "ram", *left_out)
         found = told("walk", "0x400000", *options, cwd=tmp_path)
         assert (found["cpu"]["tcr"], found["not_given"]) == (hex(tcr), list(left_out))
+    run("dump", *options, "--html", "space.html", cwd=tmp_path)
+    page = (tmp_path / "space.html").read_text()
+    assert f"{tcr:#x}" in page and "not given" in page
     of_entries = ("walk", "0x400000", f"--tcr={tcr:#x}", "--entries", "L3=43000443")
     found = told(*of_entries, cwd=tmp_path)
     assert (found["cpu"]["tcr"], found["not_given"]) == (hex(tcr), ["ttbr0", "ttbr1"])
     off = [one.replace(f"{tcr:#x}", f"{tcr | 1 << 23:#x}") for one in whole if "ttbr1" not in one]
+    assert "TTBR1 off" in run("walk", "0x400000", *off, cwd=tmp_path)[1]
     found = told("walk", "0x400000", *off, cwd=tmp_path)  # EPD1 that is given stays
     assert (found["cpu"]["tcr"], found["not_given"]) == (hex(tcr | 1 << 23), [])
 

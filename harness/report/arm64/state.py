@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.inspect.arm64.processor import EPD
@@ -40,23 +40,25 @@ def notes(cpu: Cpu) -> Iterator[str]:
         yield "TCR_EL1.HA=1 and HD=1, so that pages with DBM=1 are writable whatever AP[2] is."
 
 
-def root_text(cpu: Cpu) -> str:
-    """The registers of the roots, and where they lead."""
+def root_text(cpu: Cpu, lost: Collection[str] = ()) -> str:
+    """The registers of the roots, and where they lead; `lost` are those that were not given."""
     halves = (("TTBR0", cpu.ttbr0, cpu.low), ("TTBR1", cpu.ttbr1, cpu.high))
-    return "; ".join(f"{name} {_root(raw, half)}" for name, raw, half in halves)
+    return "; ".join(
+        f"{name} {_root(raw, half, name.lower() in lost)}" for name, raw, half in halves
+    )
 
 
-def _root(raw: int, half: Half | None) -> str:
+def _root(raw: int, half: Half | None, lost: bool) -> str:
     if half is None:
-        return "off, or not given"
+        return "not given" if lost else "off"
     return f"{raw:#x} ({half.granule} {half.address_bits}-bit, root at {half.root:#x})"
 
 
-def rows(cpu: Cpu) -> Iterator[tuple[str, str]]:
-    """The registers of a state, and what they hold."""
-    yield "TTBR0_EL1", _root(cpu.ttbr0, cpu.low)
-    yield "TTBR1_EL1", _root(cpu.ttbr1, cpu.high)
-    yield "TCR_EL1", f"{cpu.tcr:#x}"
+def rows(cpu: Cpu, lost: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """The registers of a state, and what they hold; `lost` are those that were not given."""
+    yield "TTBR0_EL1", _root(cpu.ttbr0, cpu.low, "ttbr0" in lost)
+    yield "TTBR1_EL1", _root(cpu.ttbr1, cpu.high, "ttbr1" in lost)
+    yield "TCR_EL1", f"{_given_tcr(cpu.tcr, lost):#x}"
     yield "MAIR_EL1", f"{cpu.mair:#x}"
     yield "SCTLR_EL1", f"{cpu.sctlr:#x}"
 
@@ -87,8 +89,12 @@ def _half(cpu: Cpu, which: str, half: Half | None) -> dict[str, Any]:
 def ungiven(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """What of that is another where roots are not given, by their registers: TCR_EL1 is as it was
     given, without the bits that turn their halves off."""
-    tcr = int(found["tcr"], 16) & ~sum(EPD[name] for name in names)
-    return {**dict.fromkeys(names), "tcr": hex(tcr)}
+    return {**dict.fromkeys(names), "tcr": hex(_given_tcr(int(found["tcr"], 16), names))}
+
+
+def _given_tcr(tcr: int, lost: Collection[str]) -> int:
+    """TCR_EL1 without what turns off the halves whose roots were not given."""
+    return tcr & ~sum(EPD[name] for name in lost)
 
 
 def rootless(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.paging.power.cpu import Cpu, is_supported, root_address
@@ -25,9 +25,12 @@ def notes(cpu: Cpu) -> Iterator[str]:
             )
 
 
-def root_text(cpu: Cpu) -> str:
-    """The process table entries of the quadrants, and where they lead."""
-    return "; ".join(f"quadrant {number} {_root(one)}" for number, one in _each(cpu))
+def root_text(cpu: Cpu, lost: Collection[str] = ()) -> str:
+    """The process table entries of the quadrants, and where they lead; `lost` are those that were
+    not given."""
+    return "; ".join(
+        f"quadrant {number} {_root(one, f'quadrant{number}' in lost)}" for number, one in _each(cpu)
+    )
 
 
 def _each(cpu: Cpu) -> Iterator[tuple[int, int | None]]:
@@ -35,20 +38,22 @@ def _each(cpu: Cpu) -> Iterator[tuple[int, int | None]]:
     yield 3, cpu.quadrant3
 
 
-def _root(descriptor: int | None) -> str:
+def _root(descriptor: int | None, lost: bool) -> str:
+    if lost:
+        return "not given"
     if descriptor is None:
-        return "without a process, or not given"
+        return "without a process"
     if not descriptor:
-        return "0x0 (no tree, or not given)"
+        return "0x0 (no tree)"
     if not is_supported(descriptor):
         return f"{descriptor:#x} (a tree that is not supported)"
     return f"{descriptor:#x} (root at {root_address(descriptor):#x})"
 
 
-def rows(cpu: Cpu) -> Iterator[tuple[str, str]]:
-    """The registers of a state, and what they hold."""
+def rows(cpu: Cpu, lost: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """The registers of a state, and what they hold; `lost` are those that were not given."""
     for number, one in _each(cpu):
-        yield f"quadrant {number}", _root(one)
+        yield f"quadrant {number}", _root(one, f"quadrant{number}" in lost)
     yield "AMR", f"{cpu.amr:#x}"
     yield "IAMR", f"{cpu.iamr:#x}"
 

@@ -19,6 +19,11 @@ def test_a_comparison_begins_with_nothing() -> None:
     assert not Comparison("other").quirks and not Comparison("other").disagreements
 
 
+def test_a_disagreement_is_of_one_question_without_a_walk_or_a_hint() -> None:
+    found = Disagreement("probe", 0x1000, None, "this", "that")
+    assert (found.count, found.walk, found.hint, found.flags) == (1, None, "", frozenset())
+
+
 def test_all_disagreements_are_counted_and_the_examples_kept() -> None:
     comparison = Comparison("info tlb")
     one, other = (Disagreement("info tlb", at, None, "a", "b") for at in (0x1000, 0x2000))

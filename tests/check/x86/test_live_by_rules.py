@@ -25,7 +25,7 @@ from harness.check.x86.fixtures import new_live, new_space
 from harness.check.x86.live import Live
 from harness.check.x86.space import GuestSpace
 from harness.machine.ram import MIB
-from harness.paging import slots
+from harness.paging import bulk, slots
 from harness.paging.address import Span, Virtual
 from harness.paging.flush import Flush
 from harness.paging.value import Value
@@ -586,3 +586,77 @@ def test_what_writes_store_is_another_word_each_time(monkeypatch: pytest.MonkeyP
     every = [value for values in stored for value in values]
     assert len(every) == len(set(every)) > 100
     assert sum(value >> 63 for value in every) > 10 < sum(value & 1 for value in every)
+
+
+def tables_of(space: GuestSpace) -> set[int]:
+    found = bulk.leaves(space.memory, space.cpu.roots, limit=0).tables.address
+    return set(found.tolist())
+
+
+def test_the_tables_by_which_the_stub_runs_are_its_own() -> None:
+    """In the machine's memory, below one entry of the root."""
+    guest = guest_of()
+    space = new_space(guest, 4)
+    space.map(PAGE, space.frames(1), 0, space.format.granting("user"))
+    before = tables_of(space)
+    live = new_live(guest, space)
+    assert live.own_tables == tables_of(space) - before
+    assert live.own_tables and all(at in guest.image.table_arena for at in live.own_tables)
+    assert live.window is not None and live.window.size == guest.ram.size
+    with live.changes():  # an entry that leads nowhere
+        space.memory.store(space.slot(Virtual(live.window.first), 3).address, 8, 0)
+        assert live.own_tables == set()
+        space.memory.store(space.slot(Virtual(live.window.first), 3).address, 8, 7 | 0x40_0000)
+
+
+@pytest.mark.parametrize("keeps_stale", [False, True])
+def test_a_guest_that_follows_every_store_is_told_of_all_tables(
+    monkeypatch: pytest.MonkeyPatch, keeps_stale: bool
+) -> None:
+    """Which its spaces had before; another learns what is stored from then on."""
+    guest = guest_of()
+    guest.engine = replace(guest.engine, keeps_stale=keeps_stale)
+    space = new_space(guest, 4)
+    space.map(PAGE, space.frames(1), 0, space.format.granting("user"))
+    told, run = set[int](), guest.run
+
+    def noted(state: Any, jobs: npt.NDArray[np.void]) -> Any:
+        for job in jobs:
+            told.update(job["where"][: job["patched"]].tolist())
+        return run(state, jobs)
+
+    monkeypatch.setattr(guest, "run", noted)
+    tables = tables_of(space)
+    live = new_live(guest, space)
+    live.load(space.cpu)
+    live.probe(page(0))
+    assert not live.run().disagreed
+    words = {table + 8 * n for table in tables for n in range(512)}
+    assert (words <= told) is not keeps_stale
+
+
+def test_each_root_has_one_window_for_as_long_as_its_table_is_there() -> None:
+    guest = guest_of(keeps=True)
+    space = new_space(guest, 4)
+    other = GuestSpace(guest, 4, beside=space)
+    live = new_live(guest, space)
+    for one in (space, other):
+        one.map(PAGE, space.frames(1), 0, space.format.granting("user"))
+    first = live.own_tables
+    live.load(other.cpu)
+    second = live.own_tables
+    live.probe(page(0))
+    live.load(space.cpu)
+    assert live.own_tables == first != second and not first & second
+    live.probe(page(0))
+    live.load(other.cpu)
+    assert live.own_tables == second
+    assert not live.run().disagreed
+    # The table of the root is another's meanwhile, and empty: the stub has its entry anew.
+    live.load(space.cpu)
+    with live.changes():
+        space.memory.octets[other.cpu.cr3 : other.cpu.cr3 + 0x1000] = 0
+    live.load(other.cpu)
+    assert live.own_tables and not live.own_tables & (first | second)
+    live.probe(page(0))
+    assert not live.run().disagreed

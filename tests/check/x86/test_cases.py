@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.check.product import evenly
-from harness.check.x86.cases import Cases, of_space
+from harness.check.x86.cases import Cases, of_places, of_space, reads
 from harness.check.x86.marks import CODE
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
@@ -178,3 +178,26 @@ def test_chosen_lanes_keep_what_is_theirs() -> None:
     assert some.user.tolist() == cases.user[3:9].tolist()
     assert some.ac.tolist() == cases.ac[3:9].tolist()
     assert cases.take(slice(3, 9)).implicit is None
+
+
+def test_reads_are_the_supervisor_s() -> None:
+    cases = reads(np.array([8, 1 << 63], np.uint64))
+    assert cases.address.tolist() == [8, 1 << 63] and cases.implicit is None
+    assert (cases.kind == Kind.READ).all() and not cases.user.any() and not cases.ac.any()
+
+
+def test_places_are_tried_by_their_words_and_the_code_of_their_pages() -> None:
+    """Where a page is; elsewhere code is fetched from the place itself."""
+    memory = BufferMemory(np.zeros(8 << 20, np.uint8))
+    allocator = TableAllocator(memory, memory.span)
+    root = allocator.allocate(formats.long_mode(4, 40, True, True), 3)
+    cpu = Cpu.long_mode(4, root.address)
+    space = Space(memory, cpu.roots, allocator)
+    space.map(Virtual(PAGE), np.array([0x5000], np.uint64), 0, formats.RW)
+    places = np.array([PAGE + 0x123, PAGE + 0x124, PAGE + 0xFFF, LARGE + 0xABC], np.uint64)
+    cases = of_places(cpu, memory, places, [NOWHERE])
+    for user in False, True:
+        for kind in Kind.READ, Kind.WRITE:
+            assert tried(cases, kind, user) == {PAGE + 0x120, PAGE + 0xFF8, LARGE + 0xAB8}
+        assert tried(cases, Kind.FETCH, user) == {PAGE + CODE, LARGE + 0xAB8}
+    assert len(cases) == 2 * (3 + 3 + 2)

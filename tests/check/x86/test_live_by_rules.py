@@ -23,6 +23,7 @@ from harness.check.marks import marked
 from harness.check.x86 import changes
 from harness.check.x86.fixtures import new_live, new_space
 from harness.check.x86.live import Live
+from harness.check.x86.quirks import KEPT_CODE
 from harness.check.x86.space import GuestSpace
 from harness.machine.ram import MIB
 from harness.paging import bulk, slots
@@ -34,7 +35,7 @@ from harness.paging.x86.cpu import Cr4
 from harness.paging.x86.formats import A, D, G, long_mode
 from tests.check.tampered import looked_at, noted, passed_over
 from tests.check.x86.by_rules import DEPARTS, ByRules
-from tests.check.x86.machines import Keeping
+from tests.check.x86.machines import KEEPS_CODE, Keeping
 
 QEMU = "tcg", (7, 2, 22)
 PAGE, SIZE, LARGE = Virtual(0x40_0000), 1 << 12, 2 << 20
@@ -660,3 +661,57 @@ def test_each_root_has_one_window_for_as_long_as_its_table_is_there() -> None:
     assert live.own_tables and not live.own_tables & (first | second)
     live.probe(page(0))
     assert not live.run().disagreed
+
+
+def test_code_that_is_kept_is_a_quirk_where_it_ran_and_left_all_else_as_it_must(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a large page that was executed, unmapped, and flushed by another of its addresses."""
+    guest: Any = Keeping(*QEMU, {*DEPARTS[QEMU], KEEPS_CODE}, ram_bytes=128 * MIB)
+    space, batches = new_space(guest, 4), noted(monkeypatch, Live, "_agree")
+    live, large = new_live(guest, space), Span.of(0x60_0000, LARGE)
+    every = space.format.granting("user", "execute")
+    space.map(Virtual(large.first), space.frames(1, 1), 1, every).done()
+    live.probe(large, pages=4)
+    space.unmap(large).done()
+    live.flush([large.first])
+    live.probe(large, pages=4)
+    found = live.run()
+    count = found.quirks[KEPT_CODE.name]
+    assert not found.disagreed and count > 2
+    one = batches[-1]
+    asked = one.asked[2]
+    kept = asked.fetches & ~asked.allowed & (one.results["completed"] != 0)
+    assert kept.sum() == count and one.agree.all()
+    levels = len(asked.paths.slot)
+    wrong: dict[str, tuple[int, ...]] = {
+        "vector": (0, 7),
+        "rip": (0, 63),
+        "data": (0, 63),
+        "cr2": (0, 63),
+    }
+    wrong |= {
+        f"after {n}": (0, 12, 63) for n in range(levels) if asked.paths.used[levels - 1 - n].all()
+    }
+    for name, bits in wrong.items():
+        field, _, word = name.partition(" ")
+        for bit in bits:
+            other = one.results.copy()
+            column = other[field][:, int(word)] if word else other[field]
+            column[kept] ^= column.dtype.type(1 << bit)
+            assert not (one.judge(other) & kept).any(), (name, bit)
+    assert asked.paths.used[1:, kept].all() and not asked.paths.used[0, kept].any()
+    # The reference says nothing of its error code, where no code leaves one.
+    other = one.results.copy()
+    other["error"][kept] ^= 1
+    assert one.judge(other).all()
+
+
+def test_software_s_bit_is_one_that_entries_leave_to_software(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bits 58:52, of pages and of tables, whether there are keys or not (SDM 4.5)."""
+    asked = dict[str, Any]()
+    monkeypatch.setattr("harness.check.changes.execute", lambda *_, **named: asked.update(named))
+    changes.execute(guest_of(), 4, changes.CHANGES[0], 0)
+    assert asked["software"] in {1 << bit for bit in range(52, 59)}

@@ -20,11 +20,13 @@ from harness.check.x86 import probes
 from harness.check.x86.cases import Cases
 from harness.check.x86.marks import CODE
 from harness.check.x86.quirks import (
+    BOCHS_IMPLICIT_HEEDS_AC,
     BOCHS_KEY_OF_SUPERVISOR_PAGE,
     DEBUG_WALKER,
     ENDS_AT_LAST_BYTE,
     FAULT_QUIRKS,
     GIGABYTE_PAGE_ACCESSED,
+    IMPLICIT_HEEDS_AC,
     KEPT_CODE,
     KNOWN,
     NON_CANONICAL_SETS_CR2,
@@ -35,6 +37,7 @@ from harness.check.x86.quirks import (
     TLB_PRINTS_ENTRIES,
     USER_ADDRESS_UNCHECKED,
     Basis,
+    BasisQuirk,
     FaultQuirk,
     fault_quirks,
     known_of,
@@ -408,6 +411,19 @@ def test_on_qemu_8_2_2_an_address_of_the_users_is_what_its_translated_bits_say(
     low = [one % (1 << bits) for one in address]
     canonical = [one | ((1 << 64) - (1 << bits) if one >> bits - 1 else 0) for one in low]
     assert basis.cases.address.tolist() == canonical + address * 2
+
+
+@pytest.mark.parametrize("quirk", [IMPLICIT_HEEDS_AC, BOCHS_IMPLICIT_HEEDS_AC])
+def test_where_implicit_accesses_heed_ac_they_are_the_supervisor_s_explicit_ones(
+    quirk: BasisQuirk,
+) -> None:
+    user, implicit = np.array([True, False, True, False]), np.array([False, False, True, True])
+    cases = Cases(np.arange(4, dtype=np.uint64), np.full(4, READ, np.uint8), user, ~user, implicit)
+    found = quirk.as_if(Basis(Cpu.long_mode(4, 0), cases)).cases
+    assert found.implicit is None and found.user.tolist() == [True, False, False, False]
+    assert found.ac.tolist() == cases.ac.tolist() and found.address.tolist() == [0, 1, 2, 3]
+    same = quirk.as_if(Basis(Cpu.long_mode(4, 0), replace(cases, implicit=None))).cases
+    assert same.user.tolist() == user.tolist()
 
 
 def in_pae(raw: int, register: int = 0) -> dict[str, Any]:

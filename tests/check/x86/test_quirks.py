@@ -22,6 +22,7 @@ from harness.check.x86.marks import CODE
 from harness.check.x86.quirks import (
     BOCHS_IMPLICIT_HEEDS_AC,
     BOCHS_KEY_OF_SUPERVISOR_PAGE,
+    BOCHS_KEYS_BY_ACCESS,
     DEBUG_WALKER,
     ENDS_AT_LAST_BYTE,
     FAULT_QUIRKS,
@@ -424,6 +425,23 @@ def test_where_implicit_accesses_heed_ac_they_are_the_supervisor_s_explicit_ones
     assert found.ac.tolist() == cases.ac.tolist() and found.address.tolist() == [0, 1, 2, 3]
     same = quirk.as_if(Basis(Cpu.long_mode(4, 0), replace(cases, implicit=None))).cases
     assert same.user.tolist() == user.tolist()
+
+
+@pytest.mark.parametrize(
+    ("cr4", "rights"),
+    [
+        (PKE, 0x8000_0008),  # the bits of PKRU that deny writes
+        (PKS, 0x1234_5670),
+        (PKE | PKS, 0x9234_5678),
+        (0, 0),
+    ],
+)
+def test_on_bochs_the_supervisor_has_the_rights_of_both_registers(cr4: int, rights: int) -> None:
+    """Of PKRU those to writes; as far as CR4 has each."""
+    cpu = replace(Cpu.in_mode(Mode.LEVEL_4, 0, cr4=cr4), pkru=0xD555_5559, pkrs=0x1234_5670)
+    found = BOCHS_KEYS_BY_ACCESS.as_if(Basis(cpu, case(0, READ, user=False))).cpu
+    assert (found.pkru, found.pkrs) == (rights, rights)
+    assert found.cr4 & (PKE | PKS) == PKE | PKS
 
 
 def in_pae(raw: int, register: int = 0) -> dict[str, Any]:

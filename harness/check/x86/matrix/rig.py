@@ -192,7 +192,7 @@ class Rig:
     ) -> Judged:
         """All lanes beside the rules, as an engine follows them that has the quirks `known`."""
         elsewhere = departing(batch.reading, known)
-        apart = np.logical_or.reduce(list(elsewhere.values())) if elsewhere else None
+        apart = np.logical_or.reduce(list(elsewhere.values()))  # False where there are none
         found = self._agreeing(comparison, batch, results, known, apart)
         for lanes, quirks in _together(elsewhere):
             part = self._departed(comparison, batch, results[lanes], lanes, quirks, known)

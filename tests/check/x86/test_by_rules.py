@@ -195,6 +195,18 @@ def test_work_is_tried_on_a_guest_for_each_processor(monkeypatch: pytest.MonkeyP
     assert len(models) == 3 and set(started[::2]) == models and started[1::2] == [None] * 3
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_code_runs_in_the_last_byte_of_all_addresses(mode: str) -> None:
+    """Outside long mode the instruction pointer is 0 then."""
+    last = (1 << 64 if mode in ("4", "5") else 1 << 32) - 0x1000
+    where = among(address=last, offset="last-byte", access="fetch", by="supervisor")
+    (one, *_) = filter(named("place", level=0), every_family(mode, BOCHS))
+    found = legal(one, np.arange(prod(one.product.shape)), where)
+    assert len(found) == 8
+    report = tried([Work(one, one.controls, found)], BOCHS, ())
+    assert report.comparison.compared == 16 and not report.failures
+
+
 @pytest.mark.parametrize("model", [*map(Model, MODES), Model("4", lass=True)], ids=str)
 def test_the_window_is_where_no_case_is(model: Model) -> None:
     """Every other entry of the top table leads on."""
@@ -510,6 +522,13 @@ def test_each_departure_is_told_by_its_quirk_alone(name: str) -> None:
         assert differ >= 4
         assert not expected.failures and not expected.comparison.news
         assert expected.comparison.quirks[quirk.name] == differ
+        ruled = guest_for(model, shown.engine, departs & {by_rules.UPPER})
+        ruled.__class__ = Kept
+        [*tried_on(Rig(ruled), work)]
+        depart = sum(
+            int((one != other).sum()) for one, other in zip(with_it.kept, ruled.kept, strict=True)
+        )
+        assert expected.departed.total() == depart >= differ
         assert not gone.failures
         assert gone.comparison.news == {f"{quirk.name} did not show": differ}
         assert not gone.comparison.quirks[quirk.name]

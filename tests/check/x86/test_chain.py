@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.check.x86.matrix.chain import Lanes, _frames, _walks
+from harness.check.x86.matrix.chain import Lanes, _frames, _in_stub, _walks
 from harness.check.x86.matrix.stage import MODES, Control, Model
 from harness.machine.ram import ARENA
 from harness.paging.address import Span
@@ -44,6 +46,15 @@ def test_frames_share_no_byte_and_none_lies_outside(first: int, size: int, level
     spans = sorted((Span.of(start, size) for start, size in starts), key=lambda one: one.first)
     assert memory.first <= spans[0].first and spans[-1].last <= memory.last
     assert all(one.last < other.first for one, other in pairwise(spans))
+
+
+def test_what_call_stores_is_an_address_of_the_stub_s_code() -> None:
+    code, at = range(0x1000, 0x3000), 1 << 40
+    guest: Any = SimpleNamespace(image=SimpleNamespace(text=code))
+    chain: Any = SimpleNamespace(window=SimpleNamespace(state=SimpleNamespace(window=at)))
+    edges = np.array([code.start - 1, code.start, code.stop - 1, code.stop], np.uint64)
+    assert _in_stub(guest, chain, edges + np.uint64(at)).tolist() == [False, True, True, False]
+    assert not _in_stub(guest, chain, edges).any()
 
 
 def test_an_absent_pdpte_leads_nowhere_be_it_a_register_or_read_from_memory() -> None:

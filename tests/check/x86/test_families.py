@@ -160,6 +160,8 @@ def test_bits_that_are_ignored_are_tried_below_and_above_the_address(model: Mode
     for level in range(model.levels):
         axes = {axis.name: axis.values for axis in family(model, "entry", level=level).product.axes}
         assert {"none", "11", *(("52", "58") if model.long else ())} <= set(axes["set"])
+        if level > 2:  # where no page is, all of an address is a table's
+            assert set(axes["set"]) == {"none", "11", "52", "58", "40", "51", "40+51"}
 
 
 @pytest.mark.parametrize("model", EVERY_MODE, ids=str)
@@ -484,6 +486,37 @@ def test_full_tries_every_control_state_at_every_level() -> None:
             states = {(c.wp, c.nxe, c.smep, c.smap) for c in controls}
             assert len(states) == 16
             assert {c.pge for c in controls} == {False, True}
+
+
+BESIDE: dict[str, tuple[tuple[Control, ...], Control, set[str]]] = {
+    "entry": (
+        declared.ONE_OFF,
+        Control(),
+        {"", "wp", "nxe", "smep", "smap", "wp nxe smep smap pge"},
+    ),
+    "shadow": (declared.SHADOW_CONTROLS, Control(cet=True), {"", "smap", "nxe", "smep smap"}),
+    "halves": (declared.HALVES_CONTROLS, Control(lass=True), {"", "smap", "smep", "smep smap"}),
+    "locked": (
+        *(declared.LOCKED_CONTROLS, declared.KEYED),
+        {"", "wp", "nxe", "smep", "smap", "pks", "pke"},
+    ),
+    "locked stacks": (
+        *(declared.LOCKED_SHADOW_CONTROLS, replace(declared.KEYED, cet=True)),
+        {"", "smap", "pks", "pke"},
+    ),
+    "key": (declared.KEY_CONTROLS[5:], declared.KEYED, {"wp", "smap", "pks", "pke"}),
+}
+"""Control states, one of them, and the bits in which the others differ from it."""
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_each_control_bit_that_plays_a_part_is_changed_alone(name: str) -> None:
+    states, usual, expected = BESIDE[name]
+    bits = [
+        " ".join(bit for bit in vars(Control()) if getattr(one, bit) != getattr(usual, bit))
+        for one in states
+    ]
+    assert len(bits) == len({*bits}) and {*bits} == expected
 
 
 def test_full_tries_keys_of_users_and_supervisors_alone_and_together() -> None:

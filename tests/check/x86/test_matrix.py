@@ -32,7 +32,7 @@ from harness.check.x86.matrix.stage import MODES, Control, Model
 from harness.cli import application
 from harness.machine.errors import GuestLost, Misuse
 from harness.machine.machine import Processor
-from harness.machine.x86.engines import executor, why_absent
+from harness.machine.x86.engines import Present, executor, why_absent
 from harness.machine.x86.guest import FEATURES, Guest, MachineInfo
 from harness.paging.x86 import bulk as x86
 from harness.paging.x86.access import Access, Kind, Reason
@@ -143,6 +143,23 @@ def test_no_batch_has_more_jobs_than_it_may_and_none_is_needless(monkeypatch: Mo
         assert (len(parts) - 1) * (1000 // jobs) < count
     assert kinds == {1, 4, 5}
     assert len(parted) == len(whole) and len(parted.work) > len(whole.work)
+
+
+def test_what_a_host_has_decides_what_is_planned(monkeypatch: MonkeyPatch) -> None:
+    here = Present("there", ("tcg", (7, 2, 22)), processor("la57"), "it knows long mode only")
+    asked = list[tuple[str, str]]()
+
+    def present(engine: str, program: str) -> Present:
+        asked.append((engine, program))
+        return here
+
+    monkeypatch.setattr(matrix, "present", present)
+    some = "family in (rights, place)"
+    found = matrix.planned("quick", MODES, "tcg", "there", some)
+    assert asked == [("tcg", "there")]
+    assert {part.family.model.mode for part in found.work} == {"4"}
+    assert [*found.skipped][:2] == [f"mode {mode}: it knows long mode only" for mode in MODES[:2]]
+    assert "QEMU ends itself (SIGABRT) at an instruction in the last byte" in str(found.left_out)
 
 
 USUAL = (40, True, True, False, True)
@@ -512,6 +529,9 @@ def test_a_file_that_holds_no_sequence_is_refused(
         flush="page",
         pdpte=None,
         register=0,
+        wruss=False,
+        branch=False,
+        changed=0,
     )
     other = replace(asked, control=Control(wp=False), slots=(0x40_0004, 0x40_1000), flush="none")
     case = MatrixCase(

@@ -121,6 +121,19 @@ def test_keys_are_tried_with_every_right(
     assert some == 3 * 3  # what changes, is heeded, and no longer is; in each size of page
 
 
+@pytest.mark.parametrize("model", EVERY_MODE, ids=str)
+def test_the_state_is_another_at_the_third_access_and_that_before_at_the_fourth(
+    model: Model,
+) -> None:
+    """Which goes back where nothing needs a flush; the first access is another than the rest."""
+    for one in some(model, "change"):
+        changed, accesses = zip(*((step.then, step.access) for step in one.steps), strict=True)
+        assert changed == (False, False, True, False)[: len(changed)] and len(changed) > 2
+        assert accesses == ("first.", *[""] * (len(accesses) - 1))
+    for name in ("twice", "alias"):
+        assert not any(step.then for one in some(model, name) for step in one.steps)
+
+
 @pytest.mark.parametrize("name", ["twice", "alias"])
 def test_the_first_access_is_made_whosever_the_page_is(name: str) -> None:
     """With SMAP too, so that a translation is there at the next."""

@@ -120,6 +120,9 @@ def matrix_case(
         flush="page",
         pdpte=pdpte,
         register=2,
+        wruss=False,
+        branch=False,
+        changed=0,
         expected="",
         observed="",
     )

@@ -79,9 +79,9 @@ class AskedAccess:
     flush: str
     pdpte: int | None
     register: int
-    wruss: bool = False
-    branch: bool = False
-    changed: int = 0
+    wruss: bool
+    branch: bool
+    changed: int
 
     @classmethod
     def of(cls, question: Question, control: Control, lane: int) -> AskedAccess:

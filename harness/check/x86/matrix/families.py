@@ -356,7 +356,7 @@ def address_rules(model: Model, level: int, prefix: str) -> tuple[Rule, ...]:
         return bit(values, "PS", int(level == 0))
 
     def moved_table(values: Values) -> Mask:
-        moved = chosen(values, address) | (bit(values, "PAT", 0) & (level > 0))
+        moved = chosen(values, address) | bit(values, "PAT", 0)
         return present(values) & ~page(values) & moved
 
     def moved_frame(values: Values) -> Mask:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PARTS = "harness", "guest", "images", "tests"
 READ = [
     *sorted((ROOT / "harness").rglob("*.py")),
-    *sorted(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts),
+    *sorted(ROOT.glob("*.md")),
+    *sorted(path for name in PARTS for path in (ROOT / name).rglob("*.md")),
 ]
 
 # What comes of translating word by word, and how it is said instead.

@@ -13,11 +13,15 @@ import subprocess
 import sys
 import warnings
 from fnmatch import fnmatch
+from inspect import ismodule
 from xml.etree import ElementTree
 
 import pytest
 
 import harness.check
+import harness.inspect
+import harness.paging
+import harness.report
 from tests.machine.arm64.present import QEMU as QEMU_ARM64
 from tests.machine.arm64.present import why_absent as why_no_arm64
 from tests.machine.riscv.present import QEMU, why_absent
@@ -26,8 +30,9 @@ pytest_plugins = ["pytester"]
 
 # After a run in this process pytester forgets what was imported for it alone: there would be two of
 # each class, one of which the plugin still has.
-for module in pkgutil.walk_packages(harness.check.__path__, "harness.check."):
-    importlib.import_module(module.name)
+for package in (harness.check, harness.inspect, harness.paging, harness.report):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
 
 TWO_PAGES = """
     from harness.paging.address import Virtual
@@ -375,11 +380,16 @@ WITHOUT = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     with warnings.catch_warnings():
         warnings.resetwarnings()  # they are no errors in another project
-        return pytester.runpytest_inprocess(*WITHOUT, *options)
+        done = pytester.runpytest_inprocess(*WITHOUT, *options)
+    package = [module for name, module in sys.modules.items() if name.startswith("harness")]
+    had = {one.__name__ for each in package for one in vars(each).values() if ismodule(one)}
+    forgotten = {name for name in had - sys.modules.keys() if name.startswith("harness.")}
+    assert not forgotten, "they would be imported a second time"
+    return done
 
 
 def run_apart(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    """In a process of its own."""
+    """In a process of its own: what changes the package, or is about processes."""
     return pytester.runpytest_subprocess(*WITHOUT, *options)
 
 

@@ -98,7 +98,7 @@ class Entries(ScrollView, can_focus=True):
     Columns have the width of what is in them, from the left on while there is room.  The last one
     has what is left, and its cells end in an ellipsis: a number that is cut looks like another.
     Only the rows that are seen are drawn: tables have up to 8192 slots, and Textual's own widget
-    for tables measures each cell of all.
+    for tables lays out all of them.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -132,13 +132,14 @@ class Entries(ScrollView, can_focus=True):
     index: int = 0
     _rows: Sequence[Row] = ()
     _widths: Sequence[int] = ()
+    _drawn = False
 
     def fill(self, rows: Sequence[Row], index: int) -> None:
         """Shows rows of one cell for each of COLUMNS, with one row chosen, in the middle."""
         self._rows = rows
         self._fit()
         self.index = index
-        self.scroll_to(y=max(0, index - self.size.height // 2), animate=False, force=True)
+        self._centre()
         self.refresh()
         self.post_message(self.Chosen())
 
@@ -173,7 +174,18 @@ class Entries(ScrollView, can_focus=True):
                 self.choose(row)
 
     def on_resize(self) -> None:
-        self.fill(self._rows, self.index)
+        begins, self._drawn = not self._drawn, True
+        self._fit()
+        if begins or not self.is_seen(self.index):
+            self._centre()
+        self.refresh()
+
+    def is_seen(self, index: int) -> bool:
+        return self.scroll_offset.y <= index < self.scroll_offset.y + self._room
+
+    def _centre(self) -> None:
+        middle = max(0, self.index - self.size.height // 2)
+        self.scroll_to(y=middle, animate=False, force=True)
 
     def _fit(self) -> None:
         """Finds the widths of as many columns as there is room for, of one at least."""

@@ -346,6 +346,23 @@ def test_keys_and_the_mouse_choose_the_slots_that_are_there_and_show_them() -> N
     tour(tables("linux-4"), touring)
 
 
+def test_another_width_scrolls_to_the_chosen_slot_only_where_it_is_not_seen() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        shown = app.query_one(Entries)
+        for _ in range(3):
+            shown.scroll_down(animate=False, force=True)
+        await settle(app)
+        assert (scrolled := shown.scroll_y) > 0 and shown.is_seen(app.index)
+        await pilot.resize_terminal(149, 24)
+        assert shown.scroll_y == scrolled
+        await pilot.press("end")
+        assert shown.is_seen(511)
+        await pilot.resize_terminal(149, 12)
+        assert shown.is_seen(511) and not shown.is_seen(490)
+
+    tour(tables("linux-4"), touring, at=CODE)
+
+
 @pytest.mark.parametrize(("name", "at"), [("linux-5", CODE), ("malformed", Virtual(0x40_1000))])
 def test_what_is_cut_in_a_row_ends_in_an_ellipsis(name: str, at: Virtual) -> None:
     async def touring(app: Explorer, pilot: Pilot[None]) -> None:

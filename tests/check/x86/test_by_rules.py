@@ -34,7 +34,7 @@ from harness.check.x86.matrix.stage import MODES, Model
 from harness.check.x86.matrix.warm import sequences
 from harness.paging.bulk import End
 from harness.paging.memory import Mask
-from harness.paging.x86.access import Kind
+from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.bulk import ALLOWED
 from tests.check import tampered
 from tests.check.by_rules import has_room_for_two
@@ -50,6 +50,7 @@ from tests.check.x86.by_rules import (
     Engine,
     info_of,
 )
+from tests.check.x86.test_saved_cases import asked
 from tests.paging.rules import GP, PF, SS, field
 
 Numbers = npt.NDArray[np.int64]
@@ -658,6 +659,24 @@ def test_cases_are_put_into_words_kept_in_files_and_asked_again(mode: str, tmp_p
                         assert last.walk.physical == by.physical
                     walks += last.walk is not None
     assert {"done,"} < said and walks > 10 and lengths >= {1, 3}
+
+
+def test_a_call_whose_shadow_stack_has_no_memory_can_be_asked_again() -> None:
+    """The matrix asks none; a case that someone writes may."""
+    machines = ((rig, parts[0].family.model) for rig, parts in rigs(few("4", BOCHS, 1), BOCHS, ()))
+    rig, model = next((rig, model) for rig, model in machines if model.shadow_stacks)
+    plain = asked("4", access=Access(Kind.SHADOW_WRITE, False), user=False, branch=True)
+    call = replace(
+        plain,
+        backed=False,
+        model=model,
+        control=replace(plain.control, cet=True),
+        # Dirty and not writable, of the supervisor; what is above can be written.
+        words=(1 << 35 | 0x61, *(word | 0x22 for word in plain.words[1:])),
+    )
+    guest: Any = rig.guest
+    assert not matrix_case.replay_in(rig, call).disagreed
+    assert guest.last.vector is None and guest.last.physical >> 35 == 1
 
 
 def test_batches_are_as_large_as_a_guest_has_room_for_two() -> None:

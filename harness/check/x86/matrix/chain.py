@@ -484,7 +484,7 @@ def seen(
     if lanes.branch.any():
         calls = allowed & lanes.branch & (lanes.kind == Kind.SHADOW_WRITE)
         found |= calls & _in_stub(guest, chain, results["data"])
-        data = np.where(calls, results["data"], data)
+        data = np.where(calls & lanes.backed, results["data"], data)
     reached = (ran & (results["vector"] == answers.vector) | ~allowed) & (found | ~lanes.backed)
     beyond = answers.walks.physical > np.uint64(chain.memory.span.last)
     reached &= (lanes.backed != beyond) | ~allowed

@@ -226,4 +226,4 @@ class _Place:
         raw = shape.clean.value | shape.encode(to) | (shape.bounds.last if shape.bounds else 0)
         wrong = 1 << shape.reserved_mask.bit_length() >> 1 if "reserved" in says.bits else 0
         names = {**here.bits, "": self.software, "reserved": 0}
-        return raw | wrong | sum(names[name] for name in says.bits)
+        return (raw | sum(names[name] for name in says.bits)) ^ wrong

@@ -32,11 +32,14 @@ def told(snapshot: Snapshot, ends: Mapping[int, Path]) -> Snapshot:
     ends  the address after the last word of each file
     """
     notes, cut = [], set[str]()
+    backed = snapshot.backed or ()
     for end, path in ends.items():
+        if any(end in span for span in backed):  # another file goes on from there
+            continue
         doubted = doubt(path) in snapshot.assumed
         found = next(_tables(snapshot, end, beyond=False), None)
         if found is not None:
-            notes.append(f"{path} was cut short: it ends at {end:#x}, in the midst of {found}.")
+            notes.append(f"{path} was cut short: it ends at {end:#x}, in the middle of {found}.")
         elif doubted and (found := next(_tables(snapshot, end, beyond=True), None)):
             notes.append(
                 f"{path} was cut short, or is a part of memory: it ends at {end:#x}, and {found} is"
@@ -49,8 +52,9 @@ def told(snapshot: Snapshot, ends: Mapping[int, Path]) -> Snapshot:
 
 
 def _tables(snapshot: Snapshot, end: int, beyond: bool) -> Iterator[Table]:
-    """The tables in use that lie on both sides of an address that ends memory, or else beyond it
-    and in no memory."""
+    """The tables in use that begin before an address that ends memory and end in no memory, or else
+    begin beyond it, and in no memory."""
+    backed = snapshot.backed or ()
     for part in architecture.parts(snapshot):
         format = part.cpu.format
         largest = max(map(format.table_bytes, range(len(format.levels))))
@@ -59,9 +63,9 @@ def _tables(snapshot: Snapshot, end: int, beyond: bool) -> Iterator[Table]:
         try:
             for pieces in layers(part.memory, part.cpu.roots, MOST_TABLES):
                 first, last = pieces.memory
-                chosen = (first < end) & (last >= end)
+                chosen = (first < end) & (last >= end) & ~within(last, *backed)
                 if beyond:
-                    chosen = (first >= end) & ~within(first, *(snapshot.backed or ()))
+                    chosen = (first >= end) & ~within(first, *backed)
                 for address in pieces.address[chosen].tolist():
                     yield Table(pieces.format, Physical(address), pieces.level)
         except TooManyTables:  # what was found of them is enough

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_table_astride_the_end_of_a_file_is_read_as_far_as_it_goes(
     level = table.format.number(0)
     assert f"slots 125 to {entries - 1} of the level-{level} table at {table.address:#x} lie" in out
     assert any(line.startswith(f"{PAGE:#x}..") and " 1 x 4K " in line for line in out.splitlines())
-    end = f"it ends at {table.address + 1000:#x}, in the midst of {table}."
+    end = f"it ends at {table.address + 1000:#x}, in the middle of {table}."
     assert f"Note: ram was cut short: {end}" in out
     assert "was not cut short" not in out
     _, out, _ = run("walk", f"{PAGE:#x}", f"{lost:#x}", *source, cwd=tmp_path)
@@ -109,6 +110,45 @@ def test_a_table_that_begins_before_a_file_does_is_read_from_there_on(tmp_path: 
     _, out, _ = run("dump", *two, *source[2:], cwd=tmp_path)
     assert f"slot 0 of {slot.table} lies outside memory" in out
     assert any(one.startswith("0x401000..") and " 1 x 4K " in one for one in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("arm64/rights-64k", 0x4201_0000),
+        ("s390/smallest", 0x200_0000),
+        ("power/smallest", 0x200_0000),
+    ],
+)
+def test_a_table_that_goes_on_in_another_file_cuts_none_short(
+    name: str, table: int, tmp_path: Path
+) -> None:
+    """Nor is the first of two files cut short where the second ends in the middle of the table."""
+    made = layout.snapshot(name, None, {})
+    cpu, memory = made.cpu, made.memory
+    assert isinstance(memory, BufferMemory)
+    first = min(root.table.address for root in cpu.roots) & -0x1000
+    registers = [
+        f"--{one}={getattr(cpu, one):#x}" for one in ROOTS[cpu.architecture] if getattr(cpu, one)
+    ]
+    base, at, end = memory.span.first, table + 0x1000, first + 0x10_0000
+
+    def said(*ends: int) -> list[str]:
+        files = []
+        for number, (start, past) in enumerate(pairwise((first, *ends))):
+            octets = memory.octets[start - base : past - base]
+            (tmp_path / f"part{number}").write_bytes(octets.tobytes())
+            files += ["--ram", f"part{number}@{start:#x}"]
+        code, out, errors = run("dump", *files, *registers, cwd=tmp_path)
+        assert (code, errors) == (0, "")
+        return [line for line in out.splitlines() if "cut short" in line]
+
+    assert said(at, end) == []
+    (line,) = said(at)
+    assert line.startswith(f"Note: part0 was cut short: it ends at {at:#x}, in the middle of the ")
+    assert line.endswith(f" table at {table:#x}.")
+    (line,) = said(at, at + 0x1000)
+    assert line.startswith("Note: part1 was cut short")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Run:
         mine, theirs = self._starts(), other._starts()
         size, their_size = (run.format.levels[run.level].size for run in (self, other))
         after = np.searchsorted(theirs, mine, side="right")
-        # Where there is none, the distance is negative, and so a large number.
+        # Where there is none, the distance wraps to a large number.
         within = mine - theirs[np.maximum(after, 1) - 1] < np.uint64(their_size)
         before = theirs[np.minimum(after, len(theirs) - 1)] - mine < np.uint64(size)
         return bool((within | before).any())

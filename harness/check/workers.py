@@ -124,7 +124,7 @@ class _Worker(Generic[Answer]):
         self._process: ForkProcess = multiprocessing.get_context("fork").Process(
             target=_work, args=(os.getpid(), sender, task), daemon=True
         )
-        with postponed():  # what is raised in the midst of a fork, Python drops
+        with postponed():  # what is raised in the middle of a fork, Python drops
             self._process.start()
         # Held by the worker alone, so that its end is seen as the end of the pipe.
         sender.close()

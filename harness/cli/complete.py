@@ -70,7 +70,7 @@ def _paths(start: str) -> list[str]:
 
 def answer(app: Callable[[], None]) -> int:
     """Prints what a shell asks for, and nothing where that fails: a shell shows what is said in
-    the midst of the line that is being written.  The exit code is for the shell."""
+    the middle of the line that is being written.  The exit code is for the shell."""
     said = io.StringIO()
     kept, code = "", 0
     try:

@@ -507,7 +507,7 @@ def _check(cpu: Cpu, expect: Expect, spans: Sequence[Span], lost: Sequence[str])
     smallest = cpu.format.levels[0].size
     if not any(one.covers(span) for one in spans):
         there = " and ".join(map(str, spans))
-        more = f"; what --{' and --'.join(lost)} would serve is not known" if lost else ""
+        more = f"; the addresses behind --{' and --'.join(lost)} are unknown" if lost else ""
         raise QuestionError(f"{place}: {span} are no addresses here: those are {there}{more}")
     if span.first % smallest and not span.size % smallest:
         raise QuestionError(

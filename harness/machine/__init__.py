@@ -15,7 +15,7 @@ entry means, and imports nothing of the packages that do.
 `packets`    a gdb stub's packets, and the registers that it describes
 `plugin`     a QEMU that its user's command starts, with the plugin that watches flushes
 `guard`      the program that resumes it when this process can not
-`interrupts` Ctrl-C, raised once and not in the midst of what cannot be broken off
+`interrupts` Ctrl-C, raised once and not in the middle of what cannot be broken off
 `patience`   the clock of deadlines, which stands still while a process waits for a processor
 `descriptors`  open files that another process gets by their numbers
 `openfile`   files that are read in place

@@ -23,7 +23,7 @@ it runs again or is another's to let run; that the monitor is about to open a gd
 closed it."""
 
 PATIENCE = 60.0
-"""Seconds that QEMU may take to answer: it may be in the midst of what it was asked last."""
+"""Seconds that QEMU may take to answer: it may be in the middle of what it was asked last."""
 
 LONGEST = 1 << 16
 """Bytes of a line that are kept: the answers to what is asked here are short."""

@@ -1,4 +1,4 @@
-"""Ctrl-C, raised once, and never in the midst of what cannot be broken off.
+"""Ctrl-C, raised once, and never in the middle of what cannot be broken off.
 
 Python raises it between any two instructions of the main thread: also where a coroutine was made
 and nothing waits for it yet, within a fork, in a finalizer, or in what an earlier one had ended.

@@ -156,9 +156,9 @@ class Monitor:
     def _wait(self, work: Callable[[], Coroutine[Any, Any, T]], deadline: float) -> T:
         """What comes of the work; raises TimeoutError where it takes longer.
 
-        Ctrl-C ends it and is then raised.  Raised in its midst, it would leave a coroutine that
-        nothing waits for, or a loop that cannot be run again, and a guest that is held has to be
-        let run.
+        Ctrl-C ends it and is then raised.  Raised in the middle of it, it would leave a coroutine
+        that nothing waits for, or a loop that cannot be run again, and a guest that is held has to
+        be let run.
         """
         end = self.clock.now() + deadline
         task: asyncio.Task[T] | None = None

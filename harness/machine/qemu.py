@@ -198,7 +198,7 @@ def _read_until(fd: int, clock: Clock) -> bytes:
 def _bare(ram: Ram) -> Iterator[str]:
     """The arguments that any machine is started with: RAM, and no devices."""
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-nic", "none")
-    # Not before the monitor is connected: an event in the midst of that is taken for an answer.
+    # Not before the monitor is connected: an event in the middle of that is taken for an answer.
     yield "-S"
     # A reset, and so a triple fault, stops the guest with its registers in place.
     yield from ("-action", "reboot=shutdown,shutdown=pause,panic=pause")

@@ -59,9 +59,9 @@ def not_given(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def not_given_lines(snapshot: Snapshot) -> Iterator[str]:
-    """That nothing was looked at of what these serve; nothing where all are given."""
+    """That the addresses which these serve were not checked; nothing where all are given."""
     for name in not_given(snapshot):
-        yield f"Not given: --{name}. Nothing was looked at of the addresses whose root it has."
+        yield f"Not given: --{name}. The addresses it serves were not checked."
 
 
 def _root_of(cpu: Cpu) -> str:

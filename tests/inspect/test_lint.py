@@ -593,7 +593,7 @@ def test_ps_that_cr4_pse_leaves_without_meaning_is_odd(cr4: int, found: int) -> 
 @pytest.mark.parametrize("pages", [4, 64])
 def test_a_cr3_that_is_one_table_too_low_is_named(pages: int, size: int) -> None:
     """The PDPT in place of the PML4: few of its large pages are reserved bits, many are garbage;
-    also where the file ends in the midst of the table that has them."""
+    also where the file ends in the middle of the table that has them."""
     memory = BufferMemory(np.zeros(size, np.uint8))
     memory.store(Physical(0x1000), 8, 0x2007)
     memory.store(Physical(0x2000), 8, 0x3007)

@@ -40,7 +40,7 @@ def told(*asked: str, cwd: Path) -> dict[str, Any]:
     [("arm64", "ttbr0"), ("arm64", "ttbr1"), ("power", "quadrant0"), ("power", "quadrant3")],
 )
 def test_lint_names_the_root_that_was_not_given(arch: str, name: str, tmp_path: Path) -> None:
-    line = f"Not given: --{name}. Nothing was looked at of the addresses whose root it has."
+    line = f"Not given: --{name}. The addresses it serves were not checked."
     for left_out in ((), (name,)):
         options = source(arch, tmp_path / "ram", *left_out)
         lines = run("lint", *options, cwd=tmp_path)[1].splitlines()
@@ -90,4 +90,4 @@ def test_an_expectation_of_what_a_missing_root_serves_says_so(tmp_path: Path) ->
     )
     options = source("arm64", tmp_path / "ram", "ttbr1")
     code, _, errors = run("prove", *options, "--expect", "e.toml", cwd=tmp_path)
-    assert code == 2 and errors.endswith("; what --ttbr1 would serve is not known\n")
+    assert code == 2 and errors.endswith("; the addresses behind --ttbr1 are unknown\n")

@@ -148,7 +148,7 @@ with conversation(Path(sys.argv[1]), 0, 20, holds=sys.argv[2] == "held") as moni
             monitor.described_registers(())
     monitor.described_registers(())
 """
-"""A process that stands in the midst of the conversation with the stub."""
+"""A process that stands in the middle of the conversation with the stub."""
 
 
 def killed_while_asking(machine: Machine, how: str, by: signal.Signals) -> None:

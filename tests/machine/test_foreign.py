@@ -214,7 +214,7 @@ def test_a_command_whose_qemu_goes_mute_ends_soon_and_the_guest_runs_once_it_ans
         assert errors.count("lets it run on, should QEMU answer within 60 s") == 1
 
 
-def test_a_command_that_is_killed_in_the_midst_of_a_question_lets_the_guest_run(
+def test_a_command_that_is_killed_in_the_middle_of_a_question_lets_the_guest_run(
     machine: Machine, witness: Witness
 ) -> None:
     """The guard reads on after the half of an answer that was read before it."""

@@ -124,7 +124,7 @@ with qmp.debugged(Path(sys.argv[1]), 0):
 
 
 def holding(stub: Path) -> subprocess.Popen[str]:
-    """A process that stands in the midst of a conversation."""
+    """A process that stands in the middle of a conversation."""
     child = subprocess.Popen(
         [sys.executable, "-c", HOLDING, str(stub)], stdout=subprocess.PIPE, text=True, cwd=TOP
     )

@@ -150,7 +150,7 @@ def test_memory_with_a_program_at_its_beginning_goes_on_behind_it(
     assert run("dump", *where, "--flat", cwd=tmp_path)[0] == 0
 
 
-def test_memory_that_ends_in_the_midst_of_a_page_may_be_cut_short(tmp_path: Path) -> None:
+def test_memory_that_ends_in_the_middle_of_a_page_may_be_cut_short(tmp_path: Path) -> None:
     for size, cut in ((0x3000, False), (0x2FF8, True), (0x2801, True)):
         (tmp_path / "ram").write_bytes(bytes(size))
         code, out, _ = run("walk", "0x1000", "--ram", "ram", "--cr3", "0x1000", cwd=tmp_path)

@@ -192,7 +192,7 @@ def compare_one(
 def _window(guest: Guest, memory: BufferMemory, cpu: Cpu) -> Iterator[Window]:
     check_root(guest.free, cpu)
     arena = guest.image.table_arena
-    allocator = TableAllocator(memory, Span(arena.start, arena.stop - 1))
+    allocator = TableAllocator(memory, Span.of(arena.start, len(arena)))
     window = open_window(memory, cpu, guest.image, allocator)
     try:
         yield window

@@ -13,7 +13,7 @@ from functools import cache
 from itertools import groupby
 from math import prod
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -208,6 +208,28 @@ def test_code_runs_in_the_last_byte_of_all_addresses(mode: str) -> None:
     assert report.comparison.compared == 16 and not report.failures
 
 
+def test_shadow_stacks_are_accessed_in_every_way_at_once() -> None:
+    """What CALL stores is an address of the stub's, and what WRSS and WRUSS store is not."""
+    stacks = {"lower__P": 1, "lower__RW": 0, "lower__D": 1, "lower__set": "none", "upper__RW": 1}
+    shadow = [one for one in every_family("4", BOCHS) if named("shadow", upper=3, lower=0)(one)]
+    one = next(one for one in shadow if "lower.key" not in one.axes)
+    numbers = legal(one, np.arange(prod(one.product.shape)), among(**stacks))
+    made = set[str]()
+
+    class Noting(ByRules):
+        def _make(self, state: Any, job: Any, name: str, result: Any) -> None:
+            super()._make(state, job, name, result)
+            if self.last.vector is None:
+                made.add(name)
+
+    rig = Rig(guest_for(one.model, BOCHS, ()))
+    rig.quirks, guest = (), cast(Any, rig.guest)
+    guest.__class__ = Noting
+    assert not total(tried_on(rig, [Work(one, one.controls, numbers)])).failures
+    stored = {"SHADOW_WRITE", "USER_SHADOW_WRITE", "CALL"}
+    assert made == {"SHADOW_READ", "RETURN", "READ", "FETCH", *stored}
+
+
 @pytest.mark.parametrize("model", [*map(Model, MODES), Model("4", lass=True)], ids=str)
 def test_the_window_is_where_no_case_is(model: Model) -> None:
     """Every other entry of the top table leads on."""
@@ -237,7 +259,8 @@ def test_what_cannot_be_compared_is_counted(mode: str) -> None:
             elif self.last.vector is None:
                 counted[run.NO_MEMORY] += (self.last.physical or 0) >= self.ram.size
 
-    some = [part for part in work(mode, BOCHS, 8, 24) if part.family.name in ("bits", "twice")]
+    named_so = ("bits", "twice", "place", "load", "pdpte")
+    some = [part for part in work(mode, BOCHS, 8, 24) if part.family.name in named_so]
     for rig, parts in rigs(some, BOCHS, ()):
         rig.quirks = ()
         guest: Any = rig.guest
@@ -641,6 +664,9 @@ def test_cases_are_put_into_words_kept_in_files_and_asked_again(mode: str, tmp_p
                     assert ("was loaded" in seen) == (by.vector is None)
                     assert ("; the PDPTE " in seen) == (saved.pdpte is not None)
                     lengths.add(len(saved.steps))
+                    if seen.startswith("done"):  # what was read is nothing, with the wrong bits
+                        word = int(seen.split()[5].rstrip(",;"), 16)
+                        assert (word == 0xF0) != saved.access.kind.writes
                     again = matrix_case.replay_in(never, saved)
                     assert again.disagreed == len(saved.steps)
                     last = again.disagreements[-1]
@@ -682,6 +708,16 @@ def test_a_call_whose_shadow_stack_has_no_memory_can_be_asked_again() -> None:
 def test_batches_are_as_large_as_a_guest_has_room_for_two() -> None:
     has_room_for_two(ByRules, run.BATCH)
     assert ByRules().capacity < 2 * run.BATCH
+
+
+def test_the_plugin_notes_the_registers_of_whatever_processor() -> None:
+    """The PDPTEs are read as they are found."""
+    raw = {"cr0": 0x8001_0001, "cr3": 0xF_FFFF_0000_0000, "cr4": 0xA0, "efer": 0xD00}
+    long, pae = flushes.state(raw), flushes.state({**raw, "efer": 0})
+    for found, efer, mode in ((long, 0xD00, "4"), (pae, 0, "pae")):
+        assert (found.cr0, found.cr3, found.cr4, found.efer) == (*[*raw.values()][:3], efer)
+        assert (found.mode.value, found.maxphyaddr, found.malformed_pdpte(~0)) == (mode, 52, 0)
+    assert long.base == raw["cr3"]
 
 
 def test_the_plugin_s_cases_were_run_on_what_the_rest_was() -> None:

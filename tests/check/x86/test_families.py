@@ -552,6 +552,18 @@ def test_the_last_byte_is_accessed_as_a_byte() -> None:
     assert ((lanes.address[last] & np.uint64(4095)) == 4095).all()
     assert (lanes.width[last] == 1).all()
     assert (lanes.width[~last] == 8).all()
+    for offset, begins in ("first", 0), ("middle", 0x800), ("last-word", 0xFF8):
+        there = values["offset"] == offset
+        assert there.any() and ((lanes.address[there] & np.uint64(4095)) == begins).all()
+
+
+def test_code_is_where_cases_fetch_from_and_a_single_byte_at_the_end_of_a_page() -> None:
+    one = family(MODELS[0], "place", level=0)
+    lanes, values = lanes_of(one)
+    places, single = declared.code_places(one)
+    fetched = lanes.address[values["access"] == "fetch"]
+    assert {*places.tolist()} == {*fetched.tolist()}
+    assert np.array_equal(single, places & np.uint64(0xFFF) == 0xFFF)
 
 
 def test_no_access_straddles_two_pages() -> None:

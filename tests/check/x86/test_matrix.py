@@ -225,6 +225,33 @@ def test_kvm_executes_a_sample_on_its_own_processor() -> None:
     assert all((np.diff(part.numbers) > 0).all() for part in plan.work), "no case is tried twice"
 
 
+LACKED = {
+    Model("5", pse=False): ("la57", "five-level paging"),
+    Model("pae", pse=False): ("pae", "PAE paging"),
+    Model("32"): ("pse", "PSE"),
+    Model("4", pse=False, shadow_stacks=True): ("cet_ss", "shadow stacks"),
+    Model("4", pse=False, lass=True): ("lass", "LASS"),
+}
+
+
+@pytest.mark.parametrize("model", LACKED, ids=str)
+def test_a_processor_is_what_it_is_tried_as_or_says_what_it_lacks(model: Model) -> None:
+    feature, said = LACKED[model]
+    every = Processor(shadow_stacks=True, lass=True)
+    assert model.lacks(info_of(every)) is None
+    assert said in str(model.lacks(info_of(every, feature)))
+    assert model.lacks(info_of(every, *({one for one, _ in LACKED.values()} - {feature}))) is None
+
+
+def test_what_a_sample_leaves_out_is_counted() -> None:
+    work = matrix.plan("quick", ["32"], "tcg", processor(), "family=pair").work
+    skipped, whole = Counter[str](), sum(map(len, work))
+    assert matrix._sample(work, whole, skipped, "kvm") == work and not skipped
+    few = sum(map(len, matrix._sample(work, whole // 10, skipped, "kvm")))
+    assert whole // 10 <= few < whole // 5
+    assert skipped == {"kvm executes a sample": whole - few}
+
+
 LAST_BYTE = "family=place and access=fetch and offset=last-byte and address=0xfffffffffffff000"
 LAST_BYTE_RULE = declared._NOT_SURVIVED[quirks.ENDS_AT_LAST_BYTE]
 LAST_BYTES = 2 * 3 * 4 * 4 * 2

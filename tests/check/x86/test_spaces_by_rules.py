@@ -41,7 +41,8 @@ from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from tests.check import tampered
 from tests.check.x86 import by_rules
-from tests.check.x86.by_rules import BOCHS, DEPARTS, OLD_TCG, ByRules, Engine, info_of
+from tests.check.x86.by_rules import BOCHS, DEPARTS, OLD_TCG, TCG, ByRules, Engine, info_of
+from tests.check.x86.plants import of_another_cpu
 from tests.check.x86.test_by_rules import QUIRKS
 from tests.paging import rules
 from tests.paging.rules import GP, PF, SS, Answer
@@ -434,6 +435,24 @@ def test_what_rules_and_machines_say_is_put_into_words(
         assert ("the mark of" in saw) == (answer.vector is None and bool(result["completed"]))
 
 
+@pytest.mark.parametrize("wrong", [False, True], ids=["sound", "wrong"])
+def test_a_reference_that_is_wrong_as_the_engine_is_disagrees(
+    wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it reads bit 8 of AMD's PML4E as TCG does: of what is denied too."""
+    layout = parse(ODD, "odd.toml")
+    guest: Any = Noting(*TCG, DEPARTS[TCG], info_of(Processor(amd=True)), layout.ram)
+    memory, cpu = build_in(guest, layout, 4)
+    assert cpu.amd
+    memory.octets[cpu.cr3 + 1] |= 1
+    if wrong:
+        of_another_cpu(amd=False)(monkeypatch)
+    one = asked(Here(guest, memory, cpu))
+    below = int((one.cases.address < np.uint64(1 << 39)).sum())
+    assert one.found.disagreed == (below if wrong else 0) and below > 5
+    assert bool(one.found.quirks[QUIRKS[by_rules.BIT_8].name]) is not wrong
+
+
 # ---- one space, every oracle ----
 
 
@@ -465,6 +484,16 @@ def test_a_space_is_compared_and_a_question_about_it_asked_again(
     assert wrong.walk.physical == walk(one.memory, root, Virtual(question[0])).physical
     [whole] = compare_space(one.guest, one.memory, one.cpu)
     assert all(each.walk is not None for each in whole.disagreements)
+
+
+def test_a_page_that_holds_pdptes_is_not_marked() -> None:
+    """TCG reads them at every walk, and no page need map what was loaded."""
+    one = of_mode("pae", BOCHS, ())
+    pdptes = one.memory.octets[one.cpu.cr3 :][:32].copy()
+    [found] = compare_space(one.guest, one.memory, one.cpu)
+    assert found.compared > 100 and not found.disagreed, found.disagreements
+    assert found.not_comparable["a table is not code"] > 0
+    assert (pdptes == one.memory.octets[one.cpu.cr3 :][:32]).all()
 
 
 def test_places_in_the_window_are_counted_and_not_asked() -> None:

@@ -177,6 +177,13 @@ def test_one_that_only_knows_long_mode_is_not_started_for_another(started: Start
     assert witnesses._on("kvm", info, ASKED) == replace(ASKED, engine="kvm")
 
 
+def test_what_an_engine_can_be_is_not_asked_of_its_usual_processor(started: Started) -> None:
+    plain = info_of(Processor(), "nx", "smep", "smap", "pge")
+    here = Host({name: replace(one, info=plain) for name, one in PRESENT.items()}, {})
+    found = list(ask_every([failure()], here))
+    assert [one.said for _, one in found] == ["as expected"] * len(PRESENT)
+
+
 def test_the_same_question_is_that_of_another_engine_or_of_a_disagreement() -> None:
     for case in (failure(), ASKED):
         assert witnesses.on(case, "bochs") == replace(case, engine="bochs")

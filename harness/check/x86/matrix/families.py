@@ -310,7 +310,7 @@ def _sets(model: Model, level: int) -> list[tuple[int, ...]]:
         sets += [(52,), (58,)]
     if maps_pages(model, level):
         sets.append((_address(model.format.levels[level].leaf).bit_length() - 1,))
-        if not model.long and level and model.format.entry_bytes < WORD:
+        if level and model.format.entry_bytes < WORD:
             sets += [(13,), (20,)]  # an address or reserved, as CPUID says
     classes = list(_classes(model, level))
     for low, high in classes:

@@ -51,8 +51,8 @@ class TableImage:
         if not len(self.address):
             return np.zeros(len(addresses), np.bool_)
         size = np.uint64(self.words.shape[1] * self.format.entry_bytes)
-        before = np.searchsorted(self.address, addresses, side="right").clip(min=1) - 1
-        first = self.address[before]
+        # Of an address below all of them that is the last, which begins behind it.
+        first = self.address[np.searchsorted(self.address, addresses, side="right") - 1]
         held: Mask = (first <= addresses) & (addresses - first < size)
         return held
 

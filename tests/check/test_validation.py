@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.architectures import NAMES
 from harness.check.compare import Comparison, Disagreement
 from harness.check.layouts import Layout, load, shipped
 from harness.check.translations import compare_translations
-from harness.check.validation import SpaceReport, built_in, in_place, reported
+from harness.check.validation import SpaceReport, built_in, in_place, reported, validate_of
 from harness.machine.ram import ARENA
 from harness.paging.address import Span
 from harness.paging.memory import BigEndianMemory, BufferMemory
@@ -137,3 +138,8 @@ def test_a_debugger_s_translations_are_compared_one_by_one() -> None:
     ]
     right = compare_translations(monitor, addresses[:2], expected[:2])
     assert (right.compared, right.disagreed, right.disagreements) == (2, 0, [])
+
+
+@pytest.mark.parametrize("arch", NAMES)
+def test_each_architecture_validates_its_own_layouts(arch: str) -> None:
+    assert validate_of(arch).__module__ == f"harness.check.{arch}.validate"

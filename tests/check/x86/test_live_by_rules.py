@@ -392,8 +392,12 @@ def test_what_became_of_a_page_is_told() -> None:
         assert cleared.count(told) == groups == sum(bool(hint) for hint, _ in cleared)
 
 
-def test_without_keeping_anything_it_is_said_that_a_flush_may_be_missing() -> None:
+@pytest.mark.parametrize(("keeps_stale", "runs"), [(True, f"{RUNS} runs"), (False, "1 run")])
+def test_without_keeping_anything_it_is_said_that_a_flush_may_be_missing(
+    keeps_stale: bool, runs: str
+) -> None:
     guest = guest_of()
+    guest.engine = replace(guest.engine, keeps_stale=keeps_stale)
     space = new_space(guest, 4)
     live = new_live(guest, space)
     pages_in(space)
@@ -403,7 +407,7 @@ def test_without_keeping_anything_it_is_said_that_a_flush_may_be_missing() -> No
     found = live.run()
     assert not found.disagreed
     [(reason, count)] = found.not_comparable.items()
-    assert reason == f"{NOT_SHOWN} in {RUNS} runs: {page(2).first:#x} is the first address"
+    assert reason == f"{NOT_SHOWN} in {runs}: {page(2).first:#x} is the first address"
     assert count == 2  # what it let be: the user's read, and the supervisor's with AC set
     live.probe(page(2))
     assert not live.run().disagreed

@@ -105,3 +105,15 @@ def test_what_is_mapped_is_in_the_guest_s_ram() -> None:
     space.map(Virtual(0x40_0000), space.frames(1), 0, space.format.granting("write"))
     root = int(machine.ram.buffer[space.cpu.cr3 : space.cpu.cr3 + 8].view(np.uint64)[0])
     assert root & 1
+
+
+@pytest.mark.parametrize(("size", "pages"), [(PAGE, 1), (5 * PAGE, 5)])
+def test_a_region_is_a_piece_of_ram_that_is_given_once(size: int, pages: int) -> None:
+    machine: Any = guest()
+    machine.ram.clear = lambda span: None  # as of one that is zero
+    space = GuestSpace(machine, 4)
+    region = space.region(size)
+    assert (region.address, region.size) == (FIRST, size)
+    assert space.frames(1).tolist() == [FIRST + pages * PAGE]
+    with pytest.raises(SpaceError, match="RAM has no"):
+        space.region(FREE * PAGE)

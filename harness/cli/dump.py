@@ -53,8 +53,8 @@ def dump(
     Neighbours that say the same are one range, and a shared table is shown once, with the number
     of addresses at which its pages are.
 
-    Rights are those that all levels grant together, as letters: u for user, r, w, x.  Where the
-    page's own entry says otherwise, that is shown too.  A and D say how many pages have been
+    Rights are the effective ones of all levels together, as letters: u for user, r, w, x.  Where
+    the page's own entry says otherwise, that is shown too.  A and D say how many pages have been
     accessed and written.  Shared tables are folded for each set of rights with which they are
     reached, and a self-map (a slot that leads back up) is one line.  Malformed entries and tables
     without memory have lines of their own.  Nothing else is left out; a result that a limit cut

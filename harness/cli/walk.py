@@ -94,4 +94,4 @@ def _picture(snapshot: Snapshot, found: list[Translation]) -> str:
     if found[0].walk is None:
         raise Misuse(f"there is no walk of {found[0].asked:#x} to draw: {found[0].why}")
     register = state.of(snapshot.cpu).root(found[0].address)
-    return picture(found[0].walk, register, snapshot.title, left=found[0].left)
+    return picture(found[0].walk, register, snapshot.title, effective=found[0].effective)

@@ -162,10 +162,11 @@ class Architecture:
     linux          the same entry as Linux reads it; QuestionError where that is not known
     doubt          why the root may be another than was meant; None where it leads somewhere
     never_withheld the rights that the supervisor has whatever entries say
-    excluded       the rights that come to nothing for what else is given, as bits of the format:
-                   what must be given together, what is lost by that, and why, a clause
-    barred         the rights of raw entries, if they are pages, that come to nothing for what else
-                   these say; and why
+    ineffective_with
+                   the rights that have no effect beside others, as bits of the format: which must
+                   be given together, which have no effect then, and why, a clause
+    ineffective_in the rights that have no effect in raw entries, if these are pages, for what else
+                   they say; and why
     levels         how many levels tables can have
     smallest_page  the bytes of the smallest page of any format
     addresses      the addresses that there are, whether or not a root serves them
@@ -232,8 +233,8 @@ class Architecture:
     alike: Callable[[Any, Any], bool] = lambda one, other: bool(one == other)
     using: Callable[[State, Any], State] = lambda cpu, _: cpu
     never_withheld: Callable[[State], int] = lambda _: 0
-    excluded: Callable[[State], Sequence[tuple[int, int, str]]] = lambda _: ()
-    barred: tuple[Callable[[Words], Words], str] = (np.zeros_like, "")
+    ineffective_with: Callable[[State], Sequence[tuple[int, int, str]]] = lambda _: ()
+    ineffective_in: tuple[Callable[[Words], Words], str] = (np.zeros_like, "")
     addresses: Callable[[State], Sequence[Span]] = lambda cpu: [root.span for root in cpu.roots]
     in_tables: Callable[[State], State] = lambda cpu: cpu
     left_open: Callable[[State, Mapping[str, int]], Iterable[str]] = lambda _, __: ()
@@ -356,38 +357,52 @@ def never_withheld(cpu: Cpu) -> int:
     return of(cpu).never_withheld(cpu)
 
 
-def left(cpu: Cpu, granted: Words, raw: Words) -> Words:
-    """What comes of the rights that all entries grant together, as bits of the format, shape (n,):
-    those of them with which some access to a page passes.
+def effective(cpu: Cpu, granted: Words, raw: Words) -> Words:
+    """The effective rights of pages, as bits of the format, shape (n,): those that all entries
+    grant together, but for what other rights and other bits of the page's entry leave without
+    effect.
 
     raw  the entries of the pages; of what is none, 0
+
+    Accesses can come to something else by what is not applied here: accessed and dirty bits,
+    protection keys, SMAP, LASS, PAN, E0PD and MXR.
     """
-    asked = of(cpu)
-    barred, _ = asked.barred
-    found = granted & ~barred(raw)
-    # What is lost by one rule still counts where another asks for it.
-    for held, lost, _ in asked.excluded(cpu):
-        both = granted & np.uint64(held) == np.uint64(held)
-        found = np.where(both, found & ~np.uint64(lost), found)
+    return effective_together(cpu, effective_in(cpu, granted, raw))
+
+
+def effective_in(cpu: Cpu, granted: Words, raw: Words) -> Words:
+    """The rights that have an effect for all that the page's entry says: the first step."""
+    ineffective, _ = of(cpu).ineffective_in
+    return granted & ~ineffective(raw)
+
+
+def effective_together(cpu: Cpu, granted: Words) -> Words:
+    """Those of them that have an effect beside each other: the second step."""
+    found = granted
+    # What has no effect by one rule still counts where another asks for it.
+    for together, ineffective, _ in of(cpu).ineffective_with(cpu):
+        both = granted & np.uint64(together) == np.uint64(together)
+        found = np.where(both, found & ~np.uint64(ineffective), found)
     return found
 
 
 @lru_cache(maxsize=1 << 12)  # a dump asks of the same few for each of its ranges
-def left_of(cpu: Cpu, granted: int, raw: int) -> int:
-    """The same of one page."""
+def effective_of(cpu: Cpu, granted: int, raw: int) -> int:
+    """The effective rights of one page."""
     words = [np.array([word], np.uint64) for word in (granted, raw)]
-    return int(left(cpu, *words)[0])
+    return int(effective(cpu, *words)[0])
 
 
-def why_lost(cpu: Cpu, granted: int, raw: int) -> str:
-    """Why some of the rights that entries grant come to nothing; empty where none does."""
+def why_ineffective(cpu: Cpu, granted: int, raw: int) -> str:
+    """Why some of the rights that entries grant have no effect; empty where all have."""
     asked = of(cpu)
-    barred, why = asked.barred
-    said = [why] if granted & int(barred(np.array([raw], np.uint64))[0]) else []
+    words = [np.array([word], np.uint64) for word in (granted, raw)]
+    kept = int(effective_in(cpu, *words)[0])
+    said = [asked.ineffective_in[1]] if kept != granted else []
     said += (
         why
-        for held, lost, why in asked.excluded(cpu)
-        if granted & held == held and granted & lost
+        for together, ineffective, why in asked.ineffective_with(cpu)
+        if kept & together == together and kept & ineffective
     )
     return "; ".join(dict.fromkeys(said))
 

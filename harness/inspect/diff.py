@@ -49,7 +49,7 @@ class Change(IntFlag):
     KIND        it is a page no more, or one now
     MOVED       it leads to other memory
     RIGHTS      all levels together give other rights
-    ATTRIBUTES  memory type, global or key, or rights of its own entry that come to nothing
+    ATTRIBUTES  memory type, global or key, or rights of its own entry that have no effect
     SIZE        the page is of another size
     USED        accessed or dirty
     SOFTWARE    bits that the machine does not look at

@@ -21,7 +21,7 @@ or in a TOML file, in the words of layouts (`harness.check.layouts`).  This one 
     virtual = 0x40_0000              # the first address
     size = "4K"                      # of a page; the smallest by default
     count = 16                       # how many pages, 1 by default
-    rights = "ur-x"                  # what the entries grant together, as `pagetable dump` has it
+    rights = "ur-x"                  # the effective ones, as `pagetable dump` has them
     physical = 0x500_0000            # where the first address leads, and the others behind it
     page = "4K"                      # in pages of this size
     type = "WB"                      # of this memory type
@@ -437,7 +437,8 @@ class Unmet:
     does      what that does, a phrase
     missing   where nothing is mapped: the entries that must be made, the page's own the last
     instead   another address that leads where this one should, and whose index differs at one level
-    ranges    where it is so, for what no expectation names
+    ranges    where it is so, for what no expectation names: addresses, effective rights as bits
+              of the format, and the first frame
     """
 
     expect: Expect | None
@@ -684,18 +685,20 @@ class _Pages:
         return rows[there], begins[there], ends[there]
 
     def _ranges(self, rows: Counts, begins: Words, ends: Words) -> Iterator[tuple[Span, int, int]]:
-        """Some rows as ranges: neighbours with the same rights and frames that follow each other,
-        with the rights and the first frame."""
+        """Some rows as ranges: neighbours with the same effective rights and frames that follow
+        each other, with these rights and the first frame."""
         physical = self._rows.physical[rows] + (begins - self._rows.virtual[rows])
-        granted = self._rows.granted[rows]
+        effective = architecture.effective(
+            self._cpu, self._rows.granted[rows], self._rows.raw[rows]
+        )
         new = np.ones(len(rows), np.bool_)
         size = ends - begins + np.uint64(1)
-        new[1:] = (begins[1:] != ends[:-1] + np.uint64(1)) | (granted[1:] != granted[:-1])
+        new[1:] = (begins[1:] != ends[:-1] + np.uint64(1)) | (effective[1:] != effective[:-1])
         new[1:] |= physical[1:] != physical[:-1] + size[:-1]
         starts = np.flatnonzero(new)
         stops = np.append(starts[1:], len(rows)) - 1
         for one, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            yield Span(int(begins[one]), int(ends[stop])), int(granted[one]), int(physical[one])
+            yield Span(int(begins[one]), int(ends[stop])), int(effective[one]), int(physical[one])
 
     # What is wrong with them.
 

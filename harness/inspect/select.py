@@ -41,11 +41,10 @@ _Column = Callable[[Rows], npt.NDArray[Any]]
 def condition(cpu: Cpu, types: Types, text: str) -> Chosen:
     """Reads a condition on rows; QuestionError where it is none.
 
-    Names with the values 0 and 1, which may stand alone: the rights that there are on a page, in
-    full and by their first letters, which are those that are left of what all entries give
-    together, and with CR0.WP=0 writing too, which the supervisor then does everywhere; with
-    `granted-` before them
-    those that all entries give, and with `own-` those that the page's entry gives; A, D and other
+    Names with the values 0 and 1, which may stand alone: the effective rights of a page
+    (`architecture.effective`), in full and by their first letters, and with CR0.WP=0 writing too,
+    which the supervisor then does everywhere; with `granted-` before them those that all entries
+    give together, and with `own-` those that the page's entry gives; A, D and other
     single bits of a page's entry, of which one that makes pages global may be a pointer's;
     `shared`, of what is at several addresses because tables are.  Others: level, size, kind, type,
     and the fields of an entry (`KEY=3`).  A row that is no page has the rights of its way, and no
@@ -92,7 +91,7 @@ def _columns(cpu: Cpu, types: Types) -> tuple[dict[str, _Column], where.Axes]:
     for right, bit in format.rights.items():
         if bit:
             for name in (right.replace(" ", "-"), LETTERS[right]):
-                add(name, _always if bit & kept else _left(cpu, bit), range(2))
+                add(name, _always if bit & kept else _effective(cpu, bit), range(2))
                 add(f"granted-{name}", _granted(bit), range(2))
                 add(f"own-{name}", _own(format, bit), range(2))
     for name, bit in (("A", format.accessed), ("D", format.dirty)):
@@ -118,15 +117,15 @@ def _granted(bit: int) -> _Column:
     return lambda rows: rows.granted & np.uint64(bit) != 0
 
 
-def _left(cpu: Cpu, bit: int) -> _Column:
-    def left(rows: Rows) -> Mask:
+def _effective(cpu: Cpu, bit: int) -> _Column:
+    def effective(rows: Rows) -> Mask:
         pages = rows.kind == RowKind.PAGE
         given = rows.granted.copy()  # of what is no page, that of its way
-        given[pages] = architecture.left(cpu, rows.granted[pages], rows.raw[pages])
+        given[pages] = architecture.effective(cpu, rows.granted[pages], rows.raw[pages])
         found: Mask = given & np.uint64(bit) != 0
         return found
 
-    return left
+    return effective
 
 
 def _always(rows: Rows) -> Mask:

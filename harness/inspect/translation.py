@@ -132,14 +132,14 @@ class Translation:
         return self.stages[-1].granted if self.stages else 0
 
     @property
-    def left(self) -> int:
-        """Those of them with which some access to the page passes."""
-        return architecture.left_of(self.cpu, self.granted, self._page)
+    def effective(self) -> int:
+        """Those of them that have an effect (`architecture.effective`)."""
+        return architecture.effective_of(self.cpu, self.granted, self._page)
 
     @property
-    def why_lost(self) -> str:
-        """Why the others come to nothing; empty where there are none."""
-        return architecture.why_lost(self.cpu, self.granted, self._page)
+    def why_ineffective(self) -> str:
+        """Why the others have none; empty where there are none."""
+        return architecture.why_ineffective(self.cpu, self.granted, self._page)
 
     @property
     def _page(self) -> int:

@@ -148,25 +148,25 @@ def picture(
     register: str,
     note: str = "",
     denial: Denial | None = None,
-    left: int | None = None,
+    effective: int | None = None,
 ) -> str:
     """The picture of a walk as a file of its own, in colours that follow the reader's.
 
-    register  what leads to the root's table
-    note      what is said of it in a corner, such as the source of the tables
-    left      what comes of the rights of its page; None where that is not known to be less
+    register   what leads to the root's table
+    note       what is said of it in a corner, such as the source of the tables
+    effective  of its rights, those that have an effect; None where all have, or there is no page
     """
-    drawn = _draw(walk, register, note, denial, left)
+    drawn = _draw(walk, register, note, denial, effective)
     ElementTree.SubElement(drawn, "style").text = style()
     drawn.set("xmlns", NAMESPACE)
     return ElementTree.tostring(drawn, encoding="unicode") + "\n"
 
 
 def inline(
-    walk: Walk, register: str, denial: Denial | None = None, left: int | None = None
+    walk: Walk, register: str, denial: Denial | None = None, effective: int | None = None
 ) -> str:
     """The same for a page that has `style()` in it and shows the address itself."""
-    drawn = _draw(walk, register, "", denial, left)
+    drawn = _draw(walk, register, "", denial, effective)
     _, _, width, height = drawn.attrib["viewBox"].split()
     rest = int(height) - HEADING
     drawn.set("viewBox", f"0 {HEADING} {width} {rest}")
@@ -175,7 +175,7 @@ def inline(
 
 
 def _draw(
-    walk: Walk, register: str, note: str, denial: Denial | None, left: int | None
+    walk: Walk, register: str, note: str, denial: Denial | None, effective: int | None
 ) -> ElementTree.Element:
     used = len(walk.steps) + (walk.unbacked is not None)
     width = 2 * MARGIN + SIGN + (used + 1) * COLUMN
@@ -195,7 +195,7 @@ def _draw(
     ]
     if walk.unbacked is not None:
         bottoms.append(_unbacked(svg, walk, len(walk.steps)))
-    bottoms.append(_end(svg, walk, used, denial, left))
+    bottoms.append(_end(svg, walk, used, denial, effective))
     height = round(_legend(svg, walk, max(bottoms) + 24, width, denial) + MARGIN - LINE + 4)
     for part in (svg, paper):
         part.set("width", str(width))
@@ -309,11 +309,11 @@ def _unbacked(svg: ElementTree.Element, walk: Walk, number: int) -> float:
 
 
 def _end(
-    svg: ElementTree.Element, walk: Walk, number: int, denial: Denial | None, left: int | None
+    svg: ElementTree.Element, walk: Walk, number: int, denial: Denial | None, effective: int | None
 ) -> float:
     """The last column: the page, or that there is none."""
     format, x, leaf = walk.root.table.format, _x(number), walk.leaf
-    granted = walk.granted if left is None else left
+    granted = walk.granted if effective is None else effective
     ended = format.levels[walk.level]
     rest = walk.address & ended.size - 1
     bits = f"{ended.shift - 1}:0"

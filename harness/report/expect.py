@@ -16,7 +16,7 @@ from harness.paging.processor import root_for
 from harness.paging.walk import walk
 from harness.report import fault
 from harness.report.objects import span_object
-from harness.report.text import aligned, all_digits, counted, letters
+from harness.report.text import aligned, all_digits, counted, letters, rights
 from harness.report.translation import labelled
 
 SHOWN: Final = 8
@@ -130,8 +130,13 @@ def _expected_lines(snapshot: Snapshot, one: Unmet) -> Iterator[str]:
     if expect is None:
         yield f"{one.wanted}: no expectation names these {in_units(one.size)}"
         rows = [
-            (str(span), in_units(span.size), _letters(cpu, granted), f"{at:#x}")
-            for span, granted, at in one.ranges[:SHOWN]
+            (
+                str(span),
+                in_units(span.size),
+                letters(cpu.format, effective, architecture.never_withheld(cpu)),
+                f"{at:#x}",
+            )
+            for span, effective, at in one.ranges[:SHOWN]
         ]
         yield from (f"  {line}" for line in aligned(rows))
         if (more := len(one.ranges) - SHOWN) > 0:
@@ -145,11 +150,6 @@ def _expected_lines(snapshot: Snapshot, one: Unmet) -> Iterator[str]:
     also = f", by {' and '.join(map(str, one.also))} too" if one.also else ""
     if also or span.size > cpu.format.levels[0].size:
         yield f"missed in {part} {in_units(span.size)}{also}"
-
-
-def _letters(cpu: Any, granted: int) -> str:
-    """The rights of pages that no expectation names, as `dump` has them."""
-    return letters(cpu.format, architecture.left_of(cpu, granted, 0))
 
 
 def _likewise_lines(snapshot: Snapshot, others: Sequence[Unmet]) -> Iterator[str]:
@@ -207,10 +207,12 @@ def as_object(snapshot: Snapshot, one: Unmet) -> dict[str, Any]:
         "ranges": [
             {
                 **span_object(span),
-                "rights": _letters(cpu, granted),
+                "effective_rights": rights(
+                    cpu.format, effective | architecture.never_withheld(cpu)
+                ),
                 "physical": hex(physical),
             }
-            for span, granted, physical in one.ranges
+            for span, effective, physical in one.ranges
         ],
         "explained": fault.as_object(snapshot.cpu, explanation),
     }

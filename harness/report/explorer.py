@@ -25,7 +25,7 @@ from textual.strip import Strip
 from textual.widgets import Footer, Input, Static
 
 from harness.inspect import architecture, decode, find, graph, tour
-from harness.inspect.architecture import left_of, never_withheld
+from harness.inspect.architecture import effective_of, never_withheld
 from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
 from harness.inspect.tour import Line, Place
@@ -334,7 +334,7 @@ class Explorer(App[None]):
             else:
                 granted = self.place.granted & format.granted(line.raw, slot.level)
                 if isinstance(line.entry, Leaf):
-                    granted = left_of(self._part(), granted, line.raw)
+                    granted = effective_of(self._part(), granted, line.raw)
                 rights = letters(format, granted, never_withheld(self.snapshot.cpu))
                 bits = " ".join(set_bits(format.levels[slot.level], line.raw))
                 said = (raw, rights, told, bits)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.check.keys import in_units
-from harness.inspect.architecture import left_of, never_withheld
+from harness.inspect.architecture import effective_of, never_withheld
 from harness.inspect.find import Addresses, Shared, Spoilt, TableUse
 from harness.paging.processor import Cpu
 from harness.report.objects import slot_object, span_object
@@ -21,7 +21,7 @@ def addresses_lines(cpu: Cpu, found: Addresses) -> Iterator[str]:
         (
             f"{one.virtual:#x}",
             f"{in_units(one.size)} at {one.page:#x}",
-            letters(cpu.format, left_of(cpu, one.granted, one.raw), never_withheld(cpu)),
+            letters(cpu.format, effective_of(cpu, one.granted, one.raw), never_withheld(cpu)),
             f"{one.raw:#x}",
         )
         for one in found.shown
@@ -107,7 +107,7 @@ def addresses_object(cpu: Cpu, found: Addresses) -> dict[str, Any]:
                 "level": one.level,
                 "raw": hex(one.raw),
                 "rights": rights(format, one.granted),
-                "effective_rights": rights(format, left_of(cpu, one.granted, one.raw) | kept),
+                "effective_rights": rights(format, effective_of(cpu, one.granted, one.raw) | kept),
             }
             for one in found.shown
         ],

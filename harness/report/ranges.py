@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from harness.check.keys import in_units
 from harness.inspect import architecture
-from harness.inspect.architecture import Types, left_of, never_withheld
+from harness.inspect.architecture import Types, effective_of, never_withheld
 from harness.inspect.graph import RowKind
 from harness.inspect.ranges import Dump, Range
 from harness.inspect.select import KINDS, fields
@@ -71,8 +71,8 @@ def cells(cpu: Cpu, types: Types, one: Range, part: bool = False) -> tuple[str, 
     format, kept = cpu.format, never_withheld(cpu)
     addresses = f"{one.first:#x}..{one.last:#x}"
     size = in_units(one.pages * one.size)
-    left = _left(cpu, one)
-    given = letters(format, left, kept)
+    effective = _effective(cpu, one)
+    given = letters(format, effective, kept)
     if one.kind != RowKind.PAGE:
         what = f"{one.pages:,} x {in_units(one.size)}" if one.pages > 1 else in_units(one.size)
         if one.kind == RowKind.UNBACKED:
@@ -90,16 +90,16 @@ def cells(cpu: Cpu, types: Types, one: Range, part: bool = False) -> tuple[str, 
         _share(one.accessed, one) if format.accessed else "",
         _share(one.dirty, one) if format.dirty else "",
         _frames(one),
-        "; ".join(_notes(format, one, left)),
+        "; ".join(_notes(format, one, effective)),
     )
 
 
-def _left(cpu: Cpu, one: Range) -> int:
-    """What comes of the rights of a range: of pages by what their entries have in common; of what
-    is none, those of its way."""
+def _effective(cpu: Cpu, one: Range) -> int:
+    """The effective rights of a range: of pages by what their entries have in common; of what is
+    none, the rights of its way."""
     if one.kind != RowKind.PAGE:
         return one.granted
-    return left_of(cpu, one.granted, one.bits)
+    return effective_of(cpu, one.granted, one.bits)
 
 
 def _odd(cpu: Cpu, one: Range, part: bool) -> Iterator[str]:
@@ -143,8 +143,8 @@ def _unbacked(cpu: Cpu, one: Range, what: str) -> str:
     return f"{what} {'lies' if single else 'lie'} outside memory"
 
 
-def _notes(format: Format, one: Range, left: int) -> Iterator[str]:
-    if one.own != left:
+def _notes(format: Format, one: Range, effective: int) -> Iterator[str]:
+    if one.own != effective:
         yield f"own rights {letters(format, one.own)}"
     yield from _aliases(one)
 
@@ -204,7 +204,7 @@ def as_objects(cpu: Cpu, types: Types, ranges: Iterable[Range]) -> Iterator[dict
             "pages": one.pages,
             "rights": known(one.granted),
             "own_rights": known(one.own),
-            "effective_rights": known(_left(cpu, one) | kept),
+            "effective_rights": known(_effective(cpu, one) | kept),
             "memory_type": None,
             "common": hex(one.bits),
             "raw": hex(one.raw),

@@ -168,9 +168,11 @@ _OUTCOME: Final = {
     "reason": _or_null(_REASON),
 }
 _EFFECTIVE: Final = (
-    "Those in `rights` with which some access passes, and what the supervisor has whatever entries"
-    " say: writing, with CR0.WP=0. On arm64 EL1 executes nothing that EL0 may write; on POWER"
-    " nothing is fetched from guarded storage."
+    "Those in `rights` that have an effect beside the page's other rights and bits, and what the"
+    " supervisor has whatever entries say: writing, with CR0.WP=0. On arm64 EL1 executes nothing"
+    " that EL0 may write, and with WXN=1 no one executes what he may write; on POWER nothing is"
+    " fetched from guarded storage. Not applied, so that accesses can come to something else:"
+    " accessed and dirty bits, protection keys, SMAP, LASS, PAN, E0PD and MXR."
 )
 _SPAN: Final = {
     "first": _hex("The first address."),
@@ -915,7 +917,7 @@ _COMMANDS: Final = {
                     _object(
                         "Pages that follow each other, with the same rights.",
                         **_SPAN,
-                        rights=_text("As four letters: user, read, write, execute."),
+                        effective_rights=_a("rights", _EFFECTIVE),
                         physical=_hex("Where the first of them lies."),
                     ),
                 ),

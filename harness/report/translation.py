@@ -64,7 +64,7 @@ def linux_lines(found: Translation) -> Iterator[str]:
 
 def as_object(cpu: Cpu, found: Translation) -> dict[str, Any]:
     """A translation as what JSON can hold."""
-    format, effective = found.cpu.format, found.left | never_withheld(cpu)
+    format, effective = found.cpu.format, found.effective | never_withheld(cpu)
     unbacked = found.walk.unbacked if found.walk and not found.given else None
     return {
         "virtual": hex(found.asked),
@@ -234,9 +234,9 @@ def _page_lines(cpu: Cpu, found: Translation) -> Iterator[str]:
         yield f"memory type {kept.name}: {kept.said}"
     for part in named(found.stages[-1].reading, Role.KEY):
         yield f"protection {part.meaning}"
-    if lost := found.cpu.format.rights_of(found.granted & ~found.left):
-        comes = "come" if lost[1:] else "comes"
-        yield f"{' and '.join(words(lost))} {comes} to nothing: {found.why_lost}"
+    if ineffective := found.cpu.format.rights_of(found.granted & ~found.effective):
+        has = "have" if ineffective[1:] else "has"
+        yield f"{' and '.join(words(ineffective))} {has} no effect: {found.why_ineffective}"
     if kept_rights := found.cpu.format.rights_of(never_withheld(cpu) & ~found.granted):
         yield f"the supervisor can {' and '.join(kept_rights)} all the same: CR0.WP=0"
     if found.backed is False:

@@ -163,7 +163,7 @@ def _judged(cpu: Cpu, walks: Walks, asked: Access) -> tuple[Mask, Mask, Bytes]:
     return found.reason == 0, np.zeros(n, np.bool_), found.reason
 
 
-def _excluded(cpu: Cpu) -> Sequence[tuple[int, int, str]]:
+def _ineffective_with(cpu: Cpu) -> Sequence[tuple[int, int, str]]:
     """EL1 executes nothing that EL0 may write, and with WXN=1 no one what he may write himself
     (AArch64.S1DirectBasePermissions, AArch64.S1ComputePermissions)."""
     el0 = AP_EL0 | AP_READ_ONLY
@@ -212,7 +212,7 @@ ASKED = Architecture(
     judged=_judged,
     bars={Reason.PAN: "PSTATE.PAN=1"},
     marks=lambda cpu, _: 0 if cpu.sets_access_flag else AF,
-    excluded=_excluded,
+    ineffective_with=_ineffective_with,
     memory_types=memory_type,
     mode_options=frozenset(("mair", "tcr")),
     build=_build,

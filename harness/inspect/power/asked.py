@@ -151,7 +151,7 @@ def _build(layout: Layout, levels: int, memory: WritableMemory, given: Mapping[s
     return cpu_with(built(layout, levels, memory, sets_marks=False), memory, given)
 
 
-def _barred(raw: Words) -> Words:
+def _ineffective_in(raw: Words) -> Words:
     """Nothing is fetched from guarded storage."""
     return np.where(raw & np.uint64(ATT) == np.uint64(GUARDED), np.uint64(EXECUTE), np.uint64(0))
 
@@ -198,7 +198,7 @@ ASKED = Architecture(
     memory_types=memory_type,
     build=_build,
     left_open=_left_open,
-    barred=(_barred, "nothing is fetched from guarded storage (ATT=2)"),
+    ineffective_in=(_ineffective_in, "nothing is fetched from guarded storage (ATT=2)"),
     byte_order="big",
     mixed=Mixed(paths.part, paths.parts, paths.split),
 )

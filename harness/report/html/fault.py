@@ -42,8 +42,8 @@ def fault_picture(snapshot: Snapshot, one: Explanation) -> str:
     walk = one.translation.walk
     assert walk is not None
     register = state.of(snapshot.cpu).root(walk.address)
-    left = one.translation.left
-    return diagram.picture(walk, register, snapshot.title, _denial([one]), left)
+    effective = one.translation.effective
+    return diagram.picture(walk, register, snapshot.title, _denial([one]), effective)
 
 
 def _cause(one: Explanation) -> object:

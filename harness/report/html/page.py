@@ -33,8 +33,8 @@ def page(
             script=Markup(script),
             style_hash=_hash(style),
             script_hash=_hash(script),
-            picture=lambda walk, denial=None, left=None: Markup(
-                diagram.inline(walk, register(walk.address), denial, left)
+            picture=lambda walk, denial=None, effective=None: Markup(
+                diagram.inline(walk, register(walk.address), denial, effective)
             ),
             **content,
         )

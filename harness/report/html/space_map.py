@@ -6,7 +6,7 @@ entries mean is said here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -24,7 +24,8 @@ from harness.paging.bulk import POINTER
 from harness.paging.entry import Leaf
 from harness.paging.format import Format
 from harness.paging.memory import Mask, Words
-from harness.paging.table import Root, Table
+from harness.paging.processor import Cpu
+from harness.paging.table import Table
 from harness.paging.walk import Step
 from harness.report import state
 from harness.report.text import letters, meaning, set_bits, table_name
@@ -46,7 +47,8 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
             from level 0 up
     bytes   width of an entry
     rights  the letters of rights; a set of rights is a number, its bit i the letter i
-    lost    of pages: sets of rights, each with those that come to nothing where all of it is given
+    effective
+            of pages, by the rights of the way and of the entry: those that have an effect
     roots   first address, last address, the address that slot 0 of the table would span, and the
             register that leads there; the table of root i is table i
     kinds   what entries are: kind, rights, text, and bytes from the memory of one to the next
@@ -61,9 +63,7 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
     graph = graphs.read(snapshot.memory, format, roots, ENTRIES)
     if not graph.floors:
         return None
-    asked = architecture.of(snapshot.cpu)
-    kinds, (barred, _) = dict[_Said, int](), asked.barred
-    tables = _tables(graph, roots, barred)
+    kinds, tables = dict[_Said, int](), _tables(graph, snapshot.cpu)
     rights, register = partial(_rights, format), state.of(snapshot.cpu).root
     return {
         "levels": [
@@ -71,11 +71,7 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
         ],
         "bytes": format.entry_bytes,
         "rights": letters(format, format.rights_mask),
-        "lost": [
-            # Without the letters of rights that no entry can withhold.
-            [rights(bits) & ~rights(0) for bits in both]
-            for *both, _ in asked.excluded(snapshot.cpu)
-        ],
+        "effective": _effective(snapshot.cpu),
         "roots": [
             [
                 *(f"{at:x}" for at in (root.span.first, root.span.last, root.first_address(0))),
@@ -93,7 +89,7 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
                 sorted(set(map(rights, one.granted))),
                 one.first,
                 one.stop,
-                ";".join(_run_text(one.table, run, kinds, barred) for run in one.runs),
+                ";".join(_run_text(snapshot.cpu, one.table, run, kinds) for run in one.runs),
             ]
             for one in tables
         ],
@@ -154,7 +150,7 @@ class _Table:
     granted: frozenset[int] = frozenset()
 
 
-def _tables(graph: Graph, roots: Sequence[Root], barred: _Barred) -> list[_Table]:
+def _tables(graph: Graph, cpu: Cpu) -> list[_Table]:
     """The tables that are shown, from those of the roots down, a floor after the other."""
     tables: list[_Table] = []
     for floor in graph.floors:
@@ -163,7 +159,7 @@ def _tables(graph: Graph, roots: Sequence[Root], barred: _Barred) -> list[_Table
         tables += _of_floor(graph.format, floor, below, room)
         if len(tables) < below:
             break
-    for root, one in zip(roots, tables, strict=False):
+    for root, one in zip(cpu.roots, tables, strict=False):
         one.first = graph.format.levels[one.table.level].index(root.span.first)
         one.paths = 1
     for one in tables:
@@ -174,7 +170,7 @@ def _tables(graph: Graph, roots: Sequence[Root], barred: _Barred) -> list[_Table
             if run.child >= 0:
                 tables[run.child].paths += one.paths * run.count
     for one in reversed(tables):
-        _sum_up(one, tables, barred)
+        _sum_up(cpu, one, tables)
     return tables
 
 
@@ -234,11 +230,11 @@ def _begins(format: Format, floor: Floor, frames: Words) -> Mask:
     return begins
 
 
-def _sum_up(one: _Table, tables: Sequence[_Table], barred: _Barred) -> None:
+def _sum_up(cpu: Cpu, one: _Table, tables: Sequence[_Table]) -> None:
     """Writes down what lies in and under a table, given the same of those under it."""
     format, granted = one.table.format, set[int]()
     for run in one.runs:
-        own = _own(one.table, run, barred)
+        own = _own(cpu, one.table, run)
         if run.kind == RowKind.PAGE:
             one.pages += run.count
             one.size += run.count * format.levels[one.table.level].size
@@ -254,15 +250,25 @@ def _sum_up(one: _Table, tables: Sequence[_Table], barred: _Barred) -> None:
 # ---- what they say ----
 
 
-_Barred = Callable[[Words], Words]
+def _effective(cpu: Cpu) -> list[int]:
+    """By the rights of a way as a number of the map: those that have an effect."""
+    format, always = cpu.format, _rights(cpu.format, 0)
+    number = np.arange(1 << len(letters(format, format.rights_mask)))
+    granted = np.zeros(len(number), np.uint64)
+    for bit in format.rights.values():
+        letter = _rights(format, bit) & ~always
+        granted[number & letter != 0] |= np.uint64(bit)
+    found = architecture.effective_together(cpu, granted).tolist()
+    return [_rights(format, one) for one in found]
 
 
-def _own(table: Table, run: _Run, barred: _Barred) -> int:
-    """The rights that an entry gives, of a page without those that come to nothing."""
+def _own(cpu: Cpu, table: Table, run: _Run) -> int:
+    """The rights that an entry gives, of a page those that have an effect for all it says."""
     given = table.format.granted(run.raw, table.level)
     if run.kind != RowKind.PAGE:
         return given
-    return given & ~int(barred(np.array([run.raw], np.uint64))[0])
+    words = [np.array([word], np.uint64) for word in (given, run.raw)]
+    return int(architecture.effective_in(cpu, *words)[0])
 
 
 def _rights(format: Format, granted: int) -> int:
@@ -271,10 +277,10 @@ def _rights(format: Format, granted: int) -> int:
     return sum(1 << place for place, letter in enumerate(given) if letter != "-")
 
 
-def _run_text(table: Table, run: _Run, kinds: dict[_Said, int], barred: _Barred) -> str:
+def _run_text(cpu: Cpu, table: Table, run: _Run, kinds: dict[_Said, int]) -> str:
     """A run in one word; the kinds that it needs are added."""
     format, here = table.format, table.format.levels[table.level]
-    rights = _rights(format, _own(table, run, barred))
+    rights = _rights(format, _own(cpu, table, run))
     bits = " ".join(set_bits(here, run.raw)) if run.raw else ""
     holds = f"{run.raw:x}"
     if run.kind == RowKind.PAGE:

@@ -38,4 +38,4 @@ def walk_page(snapshot: Snapshot, translations: Sequence[Translation]) -> str:
 
 def _letters(found: Translation) -> str:
     """The rights of a page that was found, by their letters."""
-    return letters(found.cpu.format, found.left, never_withheld(found.cpu))
+    return letters(found.cpu.format, found.effective, never_withheld(found.cpu))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from harness.inspect import architecture
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import layout
 from harness.inspect.translation import translate
@@ -19,6 +20,7 @@ from harness.paging.address import Virtual
 from harness.paging.bulk import End
 from harness.report.diagram import picture
 from harness.report.html.walk import walk_page
+from harness.report.text import letters
 from tests.report.html.browser import CONTRAST, chromium, opened
 
 PAGE = 0x5555_5555_5234
@@ -119,6 +121,49 @@ def test_the_map_opened_whole_shows_each_page_once_with_its_effective_rights(
     )
     assert expected
     assert found == expected
+
+
+GUARDED = """
+title = "Guarded"
+arch = "power"
+levels = [4]
+
+[[map]]
+virtual = 0x1000
+size = "4K"
+rights = "urwx"
+bits = ["R", "C", "ATT=2"]
+
+[[map]]
+virtual = 0x2000
+size = "4K"
+rights = "urwx"
+bits = ["R", "C"]
+"""
+
+
+@pytest.mark.parametrize("name", ["arm64/rights", "arm64/wxn", "guarded"])
+def test_the_map_has_the_rule_of_effective_rights_that_dump_has(
+    browser: Browser, tmp_path: Path, name: str
+) -> None:
+    if name == "guarded":
+        (tmp_path / "guarded.toml").write_text(GUARDED)
+        name = str(tmp_path / "guarded.toml")
+    snapshot = tables(name)
+    with opened(browser, saved(tmp_path, snapshot, 0)) as page:
+        open_all(page)
+        found = shown(page)
+        first = search(page, "0x400000" if name.startswith("arm64") else "0x1000")
+    cpu = snapshot.cpu
+    leaves = bulk.leaves(snapshot.memory, cpu.roots)
+    leaves = leaves.take(leaves.end == End.LEAF)
+    effective = architecture.effective(cpu, leaves.granted, leaves.raw)
+    assert (effective != leaves.granted).any()
+    given = [letters(cpu.format, one) for one in effective.tolist()]
+    assert found == Counter(
+        zip(leaves.virtual.tolist(), leaves.physical.tolist(), given, strict=True)
+    )
+    assert first.endswith(f" page, {given[0]}.")
 
 
 def test_tables_open_one_level_at_a_time(browser: Browser, tmp_path: Path) -> None:

@@ -57,9 +57,9 @@
   }
 
   const isPage = (run) => !["table", "malformed", "unbacked"].includes(run.what);
-  // The rights of a page, without those that come to nothing.
-  const left = (rights) => map.lost.reduce((kept, [held, lost]) => (rights & held) === held ? kept & ~lost : kept, rights);
-  const under = (table, given) => [...new Set(table.below.map((rights) => left(rights & given)))];
+  // The effective rights of a page, by those that the way and its own entry give together.
+  const effective = (rights) => map.effective[rights];
+  const under = (table, given) => [...new Set(table.below.map((rights) => effective(rights & given)))];
 
   function letters(rights) {
     return [...map.rights].map((one, bit) => (rights >> bit & 1 ? one : "-")).join("");
@@ -132,7 +132,7 @@
       }
       if (run.what === "unbacked") continue;
       const child = run.what === "table" ? tables[run.child] : null;
-      const sets = child ? under(child, given & run.rights) : [left(given & run.rights)];
+      const sets = child ? under(child, given & run.rights) : [effective(given & run.rights)];
       sets.forEach((rights, place) => {
         const kind = tone(rights), user = kind.includes("user");
         const height = (user ? 18 : 9) / sets.length, low = 18 - place * (18 / sets.length);
@@ -148,7 +148,7 @@
     const slots = run.count === 1 ? `${run.index}` : `${run.index}–${run.index + run.count - 1}`;
     const rights = given & run.rights;
     const child = run.what === "table" ? tables[run.child] : null;
-    const sets = child ? under(child, rights) : isPage(run) ? [left(rights)] : [];
+    const sets = child ? under(child, rights) : isPage(run) ? [effective(rights)] : [];
     const extent = run.count === 1 ? units(size) : `${run.count} × ${units(size)}`;
     return [
       make("span", "mono slot", slots), make("span", "mono from", hex(from)),
@@ -257,7 +257,7 @@
       const slot = Number((address - base >> table.shift) & BigInt(table.entries - 1));
       const where = `${table.entry} ${slot} of the ${table.name} at ${hex(table.address)}`;
       const run = runsOf(table).find((one) => one.index <= slot && slot < one.index + one.count);
-      steps.push(step(table.name, hex(table.address), `${table.entry} ${slot}`, run ? [(isPage(run) ? left : Number)(given & run.rights)] : []));
+      steps.push(step(table.name, hex(table.address), `${table.entry} ${slot}`, run ? [(isPage(run) ? effective : Number)(given & run.rights)] : []));
       if (!run) { mark(above); steps.push(step("not present", "", "", [])); return `Nothing is at ${hex(address)}: ${where} is not present.`; }
       const found = element.rows.get(run.index);
       given &= run.rights;
@@ -273,7 +273,7 @@
       if (!isPage(run)) return `No page is at ${hex(address)}: ${where} ${failing(run)}.`;
       const offset = address & (1n << table.shift) - 1n;
       const physical = run.holds + BigInt(slot - run.index) * run.step + offset;
-      given = left(given);
+      given = effective(given);
       steps.push(step(`${run.what} page`, hex(physical), "", [given]));
       return `${hex(address)} is ${hex(physical)} in physical memory: a ${run.what} page, ${letters(given)}.`;
     }

@@ -34,6 +34,7 @@ def explain_report(source: Source, name: str, as_json: bool) -> None:
         _decoded(source, arch, report, title, as_json)
         return
     alone = texts_of(arch).alone(report, title, source.given())
+    alone = alone and alone.for_accesses()
     with _tables(source, arch, report) as tables:
         if report.general and tables is not None:
             alone = None
@@ -118,7 +119,7 @@ def _tables(source: Source, arch: str, report: Report) -> Iterator[Snapshot | No
     with ExitStack() as stack:
         try:
             named = replace(source, **own)  # type: ignore[arg-type]
-            opened = named.opened(beside=rest)
+            opened = named.opened(beside=rest, accesses=True)
             snapshot = stack.enter_context(opened)
         except architecture.OtherArchitectureError as error:  # of registers that the text has
             raise Misuse(f"the text is of {called}, and {error.whose}") from None

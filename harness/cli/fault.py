@@ -201,7 +201,7 @@ def fault(
         if entries is not None:
             if asked.address is None:
                 raise Misuse("--entries are those of one address: name it, or of a fault --cr2")
-            snapshot = source.of_entries(entries, asked.address, beside)
+            snapshot = source.of_entries(entries, asked.address, beside).for_accesses()
             if accessed or asked.code is None:
                 asked = _with_accesses(asked, snapshot, access, user, implicit)
             _answer(snapshot, asked, as_json)
@@ -227,7 +227,7 @@ def fault(
             raise Misuse(
                 f"code {code} stores no TEID, so that this is of another: name the ADDRESS"
             )
-        with source.opened(asked.address is None, beside, ("entries",)) as snapshot:
+        with source.opened(asked.address is None, beside, ("entries",), accesses=True) as snapshot:
             of_fault = {"cr2": cr2, "rip": rip, "esr": esr, "teid": teid}
             _refuse_unreported(snapshot, {**of_fault, "dsisr": dsisr, "srr1": srr1})
             if accessed or (asked.address is not None and asked.code is None):
@@ -337,8 +337,10 @@ def _refuse_unreported(snapshot: Snapshot, options: Mapping[str, str | None]) ->
     from harness.inspect import architecture
     from harness.inspect.fault import seen_of
 
-    named = {name for name, value in options.items() if value is not None}
-    others = named and named - set(seen_of(snapshot.cpu).REPORTED)
+    named = {name: value for name, value in options.items() if value is not None}
+    others = named and {
+        name: value for name, value in named.items() if name not in seen_of(snapshot.cpu).REPORTED
+    }
     architecture.refuse_others(architecture.of(snapshot.cpu), others, snapshot.title)
 
 

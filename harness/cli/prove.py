@@ -86,7 +86,7 @@ def prove(
         if unknown := sorted(set(kinds) - set(IMPASSABLE)):
             known = " and ".join(IMPASSABLE)
             raise Misuse(f"there is no {unknown[0]!r} to allow, but {known}")
-        with source.opened() as snapshot:
+        with source.opened(accesses=expect is not None) as snapshot:
             arch = snapshot.cpu.architecture
             prover_of(snapshot)
             meant = None if expect is None else load(expect, arch)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -243,16 +244,18 @@ class Source:
     def opened(
         self,
         stack: bool = False,
-        beside: Mapping[str, int] | None = None,
+        beside: Mapping[str, int] = MappingProxyType({}),
         others: tuple[str, ...] = (),
+        *,
+        accesses: bool = False,
     ) -> Iterator[Snapshot]:
         """The snapshot, as long as the block runs.
 
-        stack   whether what the processor pushed at its last page fault is wanted, too, and what
-                it needs for the next
-        beside  where accesses are asked about, what else of the CPU state is given in place of the
-                source's own
-        others  options of the command by which tables can be given besides
+        stack     whether what the processor pushed at its last page fault is wanted, too, and what
+                  it needs for the next
+        beside    what else of the CPU state is given in place of the source's own
+        others    options of the command by which tables can be given besides
+        accesses  whether accesses are asked about, so that what they alone depend on is assumed
 
         Raises Misuse where the options name no source or several, and what the source raises.
         """
@@ -263,17 +266,11 @@ class Source:
             choice = ", ".join(f"--{kind}" for kind in (*KINDS, *others))
             raise Misuse(f"{self._unsuitable(named)}: choose one of {choice}")
         self._refuse_unused(named[0])
-        given = {**self.given(), **(beside or {})}
-        snapshot = self._snapshot(given, stack)
-        if beside is not None and self.layout is not None:
-            from harness.inspect import architecture
-
-            said = architecture.of(snapshot.cpu).left_open(snapshot.cpu, given)
-            snapshot = replace(snapshot, assumed=(*snapshot.assumed, *said))
-        yield self._doubted(snapshot)
+        snapshot = self._snapshot({**self.given(), **beside}, stack)
+        yield self._doubted(snapshot.for_accesses() if accesses else snapshot)
 
     def of_entries(
-        self, entries: str, address: int, beside: Mapping[str, int] | None = None
+        self, entries: str, address: int, beside: Mapping[str, int] = MappingProxyType({})
     ) -> Snapshot:
         """The entries that are written as PGD=... PTE=..., of the walk of an address; `beside` as
         in `opened`.  Misuse where they cannot be read, or a source is named besides."""
@@ -291,7 +288,7 @@ class Source:
             (name, number(f"the {name}", raw, 16))
             for name, raw in zip(words[::2], words[1::2], strict=True)
         ]
-        registers = {**self.given(), **(beside or {})}
+        registers = {**self.given(), **beside}
         return given.snapshot("The entries that were given", pairs, address, registers)
 
     def refuse_beside(self, option: str) -> None:
@@ -304,14 +301,20 @@ class Source:
         self._refuse_unused(option.removeprefix("--"))
 
     def _unsuitable(self, named: Sequence[str]) -> str:
-        """Why tables cannot be read of the sources that are named, which are none or several."""
+        """Why no single source can be read."""
         if named:
-            return f"{len(named)} sources are named, {_options(named)}"
+            return f"{len(named)} sources are named, {self._options(named)}"
         given = [name for name in IN_PLACE if getattr(self, name) is not None]
         if not given:
             return "no source is named"
         say = "says" if len(given) == 1 else "say"
-        return f"{_options(given)} {say} nothing without the memory that holds the tables"
+        return f"{self._options(given)} {say} nothing without the memory that holds the tables"
+
+    def _options(self, names: Iterable[str]) -> str:
+        """The options of these names, as they are written."""
+        from harness.inspect import architecture
+
+        return architecture.options(names, vars(self))
 
     def _refuse_unused(self, kind: str) -> None:
         """Raises Misuse for an option that says nothing of this kind of source."""
@@ -319,7 +322,7 @@ class Source:
 
         for option, kinds in KINDS_OF.items():
             if getattr(self, option) and kind not in kinds:
-                raise Misuse(f"--{option} is for {_options(kinds)}, not for --{kind}")
+                raise Misuse(f"--{option} is for {self._options(kinds)}, not for --{kind}")
 
     def _doubted(self, snapshot: Snapshot) -> Snapshot:
         """The same, with a doubt about its root where that was found by a number."""
@@ -369,10 +372,6 @@ class Source:
             if (text := getattr(self, name)) is not None
         }
         return given if self.page1gb is None else {**given, "page1gb": bool(self.page1gb)}
-
-
-def _options(names: Iterable[str]) -> str:
-    return " and ".join(f"--{name}" for name in names)
 
 
 def _placed(text: str) -> Placed:

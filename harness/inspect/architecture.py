@@ -93,6 +93,7 @@ class Seen:
     notes: tuple[str, ...] = ()
     registers: Mapping[str, int] = field(default_factory=dict)
     unsure: frozenset[str] = frozenset()
+    left_open: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -327,17 +328,22 @@ def in_mode(asked: Architecture, mode: str, given: Mapping[str, Any]) -> State:
     """A CPU state of which the mode is known, and what else is given by the names of the options of
     `pagetable decode`.  Raises QuestionError for one that means nothing there."""
     if others := [name for name in given if name not in asked.mode_options]:
-        named = " and ".join(f"--{name.replace('_', '-')}" for name in others)
-        means = "mean" if len(others) > 1 else "means"
+        named, means = options(others, given), "mean" if len(others) > 1 else "means"
         raise QuestionError(f"{mode} is a mode of {asked.called}, where {named} {means} nothing")
     return asked.in_mode(mode, given)
 
 
-def refuse_others(asked: Architecture, given: Iterable[str], title: str) -> None:
+def options(names: Iterable[str], given: Mapping[str, Any]) -> str:
+    """The options of these names, as they are written for the values that were given."""
+    return " and ".join(
+        f"--{'no-' if given.get(name) is False else ''}{name.replace('_', '-')}" for name in names
+    )
+
+
+def refuse_others(asked: Architecture, given: Mapping[str, Any], title: str) -> None:
     """Raises SourceError for a register that was given and that the architecture does not have."""
-    if others := sorted(set(given) - asked.registers):
-        named = " and ".join(f"--{name.replace('_', '-')}" for name in others)
-        means = "mean" if len(others) > 1 else "means"
+    if others := sorted(given.keys() - asked.registers):
+        named, means = options(others, given), "mean" if len(others) > 1 else "means"
         raise OtherArchitectureError(
             f"{title} is of {asked.called}, where {named} {means} nothing",
             f"{title} is of {asked.called}",

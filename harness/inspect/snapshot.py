@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from harness.paging.address import Physical, Span
@@ -44,6 +44,7 @@ class Snapshot:
     memory   its physical memory
     backed   where there is memory, in order; None where the source does not tell
     assumed  what the source does not tell and was taken to be so, a sentence each
+    left_open  the same of what accesses alone depend on
     notes    what else there is to know of it, a sentence each: where the machine departs from the
              rules, say, and its tables are read as it does
     registers  what else the source has of the processor, among it as far as it tells them cr2, rip,
@@ -69,3 +70,8 @@ class Snapshot:
     partial: bool = False
     doubted: bool = False
     unsure: frozenset[str] = frozenset()
+    left_open: tuple[str, ...] = ()
+
+    def for_accesses(self) -> Snapshot:
+        """The same to be asked about accesses, of which all that is assumed counts."""
+        return replace(self, assumed=(*self.assumed, *self.left_open), left_open=())

@@ -93,6 +93,7 @@ def snapshot(path: Path, vcpu: int, registers: Mapping[str, int]) -> Snapshot:
         found.registers,
         partial=True,
         unsure=found.unsure,
+        left_open=found.left_open,
     )
 
 

@@ -89,6 +89,7 @@ class Connection(Generic[M]):
             seen.registers,
             rom=self._rom(),
             unsure=seen.unsure,
+            left_open=seen.left_open,
         )
         asked.hold_beside(found, self.memory, stack)
         return found

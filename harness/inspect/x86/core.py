@@ -48,7 +48,6 @@ def seen(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
     if "maxphyaddr" not in registers:
         assumed.append(f"MAXPHYADDR={WIDTHS[-1]}, since a core does not record it (--maxphyaddr)")
     assumed += unseen_model(cpu, registers, "a core")
-    assumed += unseen_rights(cpu, {**own, **registers}, "a core")
     if states and dump.virtual:
         assumed.append(
             "the core was written with -p, so that memory which the guest does not map is missing"
@@ -56,7 +55,8 @@ def seen(dump: Dump, vcpu: int, registers: Mapping[str, int]) -> Seen:
     unsure = RESERVING - registers.keys()
     if not states and any(name == VIRTUALBOX for name, _ in dump.notes):
         unsure -= {"efer"}
-    return Seen(cpu, tuple(assumed), (*damaged, *notes), rest, unsure)
+    left_open = tuple(unseen_rights(cpu, {**own, **registers}, "a core"))
+    return Seen(cpu, tuple(assumed), (*damaged, *notes), rest, unsure, left_open)
 
 
 def _registers(

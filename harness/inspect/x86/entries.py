@@ -48,14 +48,20 @@ def snapshot(
     if not cpu.long and address not in LEGACY_SPAN:
         raise QuestionError(f"outside long mode there is no address {address:#x}")
     given = by_level(cpu, pairs, _TWO_NAMES)
-    assumed += (*made_up(cpu, given), *unseen_rights(cpu, registers, "what was given"))
+    assumed += made_up(cpu, given)
+    left_open = tuple(unseen_rights(cpu, registers, "what was given"))
     cpu, words, unplaced = _placed(cpu, given, Virtual(address), "cr3" in registers)
     cpu, notes = engine.as_marked(cpu)
     notes += tuple(unread(cpu, given))
     known = Given(frozenset(given), frozenset(unplaced))
     memory = GivenMemory(words)
     unsure = RESERVING - registers.keys()
-    return Snapshot(title, cpu, memory, None, tuple(assumed), notes, given=known, unsure=unsure)
+    return Snapshot(
+        *(title, cpu, memory, None, tuple(assumed), notes),
+        given=known,
+        unsure=unsure,
+        left_open=left_open,
+    )
 
 
 def _cpu(

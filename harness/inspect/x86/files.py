@@ -86,7 +86,8 @@ def _snapshot(
         cpu, notes = engine.as_marked(cpu)
     assumed = (*_assumed(cpu, registers), *assumed)
     found = Snapshot(held.title, cpu, memory, held.backed, assumed, notes, partial=True)
-    return replace(found, unsure=RESERVING - registers.keys())
+    left_open = tuple(unseen_rights(cpu, registers, "a file of memory"))
+    return replace(found, unsure=RESERVING - registers.keys(), left_open=left_open)
 
 
 def _assumed(cpu: Cpu, registers: Mapping[str, int]) -> Iterator[str]:
@@ -96,4 +97,3 @@ def _assumed(cpu: Cpu, registers: Mapping[str, int]) -> Iterator[str]:
     if "maxphyaddr" not in registers:
         yield f"MAXPHYADDR={cpu.maxphyaddr} (--maxphyaddr)"
     yield from unseen_model(cpu, registers, "a file of memory")
-    yield from unseen_rights(cpu, registers, "a file of memory")

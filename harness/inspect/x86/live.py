@@ -48,8 +48,9 @@ def seen(monitor: Monitor, given: Mapping[str, int], memory: HeldMemory) -> Seen
     cpu = cpu_with(Cpu.long_mode(4, 0), {**own, **given}, memory)
     hold_tables(memory, cpu.roots)
     cpu, notes = engine.as_read(cpu, memory, monitor.engine_in_use(), monitor.version, given)
-    assumed += tuple(unseen_rights(cpu, {**own, **given}, "QEMU"))
-    return Seen(cpu, assumed, notes, _rest(shown) | tables_of(segments_in(state)))
+    rest = _rest(shown) | tables_of(segments_in(state))
+    left_open = tuple(unseen_rights(cpu, {**own, **given}, "QEMU"))
+    return Seen(cpu, assumed, notes, rest, left_open=left_open)
 
 
 def hold_beside(snapshot: Snapshot, memory: HeldMemory, stack: bool) -> None:

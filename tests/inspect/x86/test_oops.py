@@ -601,6 +601,13 @@ def test_what_accesses_depend_on_and_no_source_tells_is_assumed_and_named(
     else:
         given = assumed(text, "--ac", "--pkru", "0x4")
     assert "EFLAGS" not in given and "key" not in given
+    commands = ("dump", "lint", "find 0x5000", "walk 0x401000")  # which ask of no accesses
+    for command in commands if kind in ("ram", "core", "layout") else ():
+        name, *address = command.split()
+        options = [name, *address, *map(str, asked[kind][1:])]
+        told = CliRunner().invoke(application(name), options)
+        assert told.stderr == "" and told.stdout
+        assert "EFLAGS" not in told.stdout and "every key grants" not in told.stdout
 
 
 def test_registers_and_logs_are_explained_by_the_tables_of_a_source(tmp_path: Path) -> None:

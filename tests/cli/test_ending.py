@@ -97,15 +97,21 @@ def whole(*arguments: str) -> subprocess.CompletedProcess[str]:
     return closed(*arguments, streams="")
 
 
+EACH = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")
+
+
 @both_ways
-@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(
-    ("arguments", "code"),
-    [(WALK, 0), (MISUSE, 2), (HELP, 0), (("matrix", "--where", "nonsense"), 2)],
-    ids=["walk", "misuse", "help", "guest"],
+    ("arguments", "code", "streams"),
+    [
+        *((WALK, 0, streams) for streams in EACH),
+        *((MISUSE, 2, streams) for streams in EACH),
+        (HELP, 0, EACH[-1]),
+        (("matrix", "--where", "nonsense"), 2, EACH[-1]),
+    ],
 )
 def test_a_closed_stream_changes_nothing_but_that_a_result_cannot_be_written(
-    streams: str, arguments: tuple[str, ...], code: int
+    arguments: tuple[str, ...], code: int, streams: str
 ) -> None:
     found, usual = closed(*arguments, streams=streams), whole(*arguments)
     unwritten = ">&-" in streams.replace("2>&-", "") and code == 0

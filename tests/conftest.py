@@ -121,6 +121,8 @@ def _bochs_in_the_head(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported and collected stays: the garbage collector need not look at it again."""
+    """What was imported and collected stays: the garbage collector need not look at it again, nor
+    after each 700 objects at what a test makes."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

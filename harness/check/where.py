@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from reprlib import repr as short
+from types import MappingProxyType
 from typing import Final, NoReturn
 
 import numpy as np
@@ -41,12 +42,15 @@ class Condition:
     holds: Callable[[Values], Mask | np.bool_]
 
 
-def read(text: str, axes: Axes, example: str = EXAMPLE) -> Condition:
+def read(
+    text: str, axes: Axes, example: str = EXAMPLE, former: Mapping[str, str] = MappingProxyType({})
+) -> Condition:
     """Reads a condition; ValueError, a sentence, where it is none or names what there is not.
 
     example  of a condition, which the sentence shows
+    former   names that axes had before, with those of today, which it shows
     """
-    reader = _Reader(text, axes, example)
+    reader = _Reader(text, axes, example, former)
     holds = reader.condition()
     if reader.token:
         reader.fail(f"{short(reader.token)} is one too many")
@@ -79,8 +83,8 @@ _KEYWORDS = {"and", "or", "not", "in"}
 class _Reader:
     """Recursive descent over the tokens of one condition; `token` is the next, "" at the end."""
 
-    def __init__(self, text: str, axes: Axes, example: str) -> None:
-        self.text, self.axes, self.example = text, axes, example
+    def __init__(self, text: str, axes: Axes, example: str, former: Mapping[str, str]) -> None:
+        self.text, self.axes, self.example, self.former = text, axes, example, former
         self._tokens = ["", *reversed(_TOKEN.findall(text))]
         self._depth = 0
 
@@ -133,6 +137,8 @@ class _Reader:
     def _comparison(self) -> _Holds:
         axis = self._word("the name of an axis")
         if axis not in self.axes:
+            if (now := self.former.get(axis)) in self.axes:
+                self.fail(f"{short(axis)} is now called {now}")
             self.fail(f"there is no axis {short(axis)}, {_instead(axis, self.axes)}")
         operation = self.token
         if operation in _OPERATIONS:

@@ -32,9 +32,9 @@ def schema(
 
     It is of draft 2020-12, and has every key with its meaning, its unit and its form.
 
-    The form stays: its version grows when a key changes its meaning or goes away, and not when one
-    is added.  Programs can be written by reading it, or generated from it, and outputs can be held
-    against it.
+    The form stays: its version grows when a key or a name changes its meaning or goes away, and not
+    when one is added.  Programs can be written by reading it, or generated from it, and outputs can
+    be held against it.
 
     Example: pagetable schema walk
     """

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from harness.check import where
 from harness.check.keys import LETTERS, in_units
+from harness.check.layouts import described
 from harness.inspect import architecture
 from harness.inspect.architecture import Types
 from harness.inspect.graph import RowKind, Rows, with_lasting
@@ -52,7 +53,8 @@ def condition(cpu: Cpu, types: Types, text: str) -> Chosen:
     """
     columns, axes = _columns(cpu, types)
     try:
-        holds = where.read(text, axes, EXAMPLE).holds
+        former = described(cpu.architecture).former
+        holds = where.read(text, axes, EXAMPLE, former).holds
     except ValueError as error:
         raise QuestionError(str(error)) from None
 

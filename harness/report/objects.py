@@ -16,8 +16,9 @@ from harness.paging.processor import Cpu
 from harness.paging.table import Slot
 from harness.report import state
 
-VERSION: Final = 1
-"""Of the form."""
+VERSION: Final = 2
+"""Of the form.  With 2, AP2=0 of arm64 became AP[2]=0, `cpu.tcr` TCR_EL1 as it was given, and
+`effective_rights` those with which some access passes."""
 
 
 def answer(command: str, snapshot: Snapshot, **content: Any) -> dict[str, Any]:

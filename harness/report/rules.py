@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -62,10 +62,14 @@ class SavedReport(msgspec.Struct, frozen=True):
     failure: str | None = None
 
 
+_READ: Final = range(1, VERSION + 1)
+"""The versions of the form in which `matrix` printed what is read here as it does now."""
+
+
 def saved_report(text: bytes) -> SavedReport:
     """The report in a file; ValueError, a sentence, where it holds none."""
     saved: SavedReport = decode(text, SavedReport)
-    if (saved.version, saved.command) != (VERSION, "matrix"):
+    if saved.version not in _READ or saved.command != "matrix":
         raise ValueError(f"it is version {saved.version} of {saved.command}")
     if saved.arch not in NAMES:
         raise ValueError(f"arch is {saved.arch!r}: {instead(saved.arch, NAMES)}")

@@ -116,7 +116,7 @@ def test_options_are_the_state_that_entries_are_read_in(
 def test_the_object_holds_each_part_and_what_linux_keeps(tmp_path: Path) -> None:
     out = run("decode", "0x1fffffffffdb9600", "--level", 0, "--linux", "--json", cwd=tmp_path)[1]
     answer = json.loads(out)
-    assert (answer["version"], answer["command"], answer["cpu"]["mode"]) == (1, "decode", "4")
+    assert (answer["version"], answer["command"], answer["cpu"]["mode"]) == (2, "decode", "4")
     (reading,) = answer["readings"]
     assert reading["kind"] == "absent"
     assert reading["linux"]["says"] == "a page in swap: number 0x1234 of area 3"

@@ -44,7 +44,7 @@ def test_json_holds_both_sides(tmp_path: Path) -> None:
     before, after = ram(tmp_path / "a", 0), ram(tmp_path / "b", 0xA067)
     code, out, _ = run("diff", before, after, "--json", cwd=tmp_path)
     found = json.loads(out)
-    assert (code, found["version"], found["command"], found["same"]) == (1, 1, "diff", False)
+    assert (code, found["version"], found["command"], found["same"]) == (1, 2, "diff", False)
     (change,) = found["changes"]
     assert (change["change"], change["first"], change["before"]) == (["mapped"], "0x3000", None)
     assert (change["after"]["physical"], change["after"]["page_size"]) == ("0xa000", 4096)

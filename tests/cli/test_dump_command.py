@@ -52,7 +52,7 @@ def test_json_and_csv_hold_the_same(tmp_path: Path) -> None:
     arguments = ("--layout", "linux-5", "--where", "x or type=UC")
     _, out, _ = run("dump", *arguments, "--json", cwd=tmp_path)
     found = json.loads(out)
-    assert (found["version"], found["command"], found["cut"]) == (1, "dump", [])
+    assert (found["version"], found["command"], found["cut"]) == (2, "dump", [])
     assert found["assumed"] == ["IA32_PAT holds what it holds after a reset (--pat)"]
     rows = list(csv.DictReader(io.StringIO("\n".join(dumped(tmp_path, *arguments, "--csv")))))
     ranges = [

@@ -118,7 +118,7 @@ def test_the_state_on_the_command_line_is_the_one_that_is_judged(
 def test_the_object_holds_outcomes_remedies_and_the_translation(tmp_path: Path) -> None:
     asked = (GIGABYTE, "--access", "fetch", "--user", *WHERE, "--json")
     answer = json.loads(run("fault", *asked, cwd=tmp_path)[1])
-    assert (answer["version"], answer["command"]) == (1, "fault")
+    assert (answer["version"], answer["command"]) == (2, "fault")
     (outcome,) = answer["outcomes"]
     assert (outcome["vector"], outcome["error"], outcome["level"]) == ("PF", "0x15", 2)
     assert outcome["error_bits"] == ["P", "U", "I"]

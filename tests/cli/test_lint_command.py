@@ -46,7 +46,7 @@ def test_notes_alone_end_with_0(tmp_path: Path) -> None:
 def test_json_holds_what_the_text_says(tmp_path: Path) -> None:
     code, out, _ = run("lint", "--layout", "malformed", "--json", "--limit", 3, cwd=tmp_path)
     found = json.loads(out)
-    assert (code, found["version"], found["command"]) == (1, 1, "lint")
+    assert (code, found["version"], found["command"]) == (1, 2, "lint")
     first = found["broken"][0]
     assert (first["rule"], first["severity"], first["section"]) == ("reserved-bits", "error", "4.7")
     assert (first["total"], first["count"], len(first["findings"])) == (18, 20, 3)

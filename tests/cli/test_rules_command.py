@@ -65,8 +65,9 @@ def rows(out: str, rule: str) -> list[list[str]]:
     return found
 
 
-def test_a_saved_report_is_told_rule_by_rule(tmp_path: Path) -> None:
-    saved(tmp_path / "report")
+@pytest.mark.parametrize("version", [1, VERSION])
+def test_a_saved_report_is_told_rule_by_rule(version: int, tmp_path: Path) -> None:
+    saved(tmp_path / "report", version=version)
     code, out, _ = run("rules", "--from", "report", cwd=tmp_path)
     assert code == 0
     (row,) = rows(out, "the entry is not present")
@@ -329,6 +330,7 @@ def test_a_run_is_kept_or_not_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"version": 0}, "not what this version's `pagetable matrix --json` prints"),
         ({"version": VERSION + 1}, "not what this version's `pagetable matrix --json` prints"),
         ({"command": "validate"}, "not what this version's"),
         ({"rules": 7}, "not what this version's"),

@@ -31,7 +31,7 @@ def test_several_addresses_are_one_object_and_every_end_an_answer(tmp_path: Path
     code, out, _ = run("walk", GIGABYTE, hole, odd, *WHERE, "--json", cwd=tmp_path)
     assert code == 0
     answer = json.loads(out)
-    assert (answer["version"], answer["command"]) == (1, "walk")
+    assert (answer["version"], answer["command"]) == (2, "walk")
     assert answer["source"] == "layout page-sizes at 4 levels"
     page, nothing, never = answer["walks"]
     assert (page["physical"], page["size"], page["end"]) == ("0x40001234", 1 << 30, "page")

@@ -95,3 +95,18 @@ def test_the_legend_of_a_picture_has_what_a_name_means_on_its_architecture(
     legend = {one.strip() for one in re.split(r"[\u00b7<>\n]", told)}
     assert said <= legend
     assert name == "smallest" or "P present" not in legend
+
+
+def test_a_condition_with_a_name_from_before_is_refused_with_todays(tmp_path: Path) -> None:
+    def refused(name: str, source: str) -> str:
+        code, out, errors = run("dump", "--layout", source, "--where", name, cwd=tmp_path)
+        assert (code, out) == (2, "")
+        return errors
+
+    assert "'CONT' is now called Contiguous; write" in refused("w and CONT", "arm64/smallest")
+    for name, source in (
+        ("AP2", "arm64/smallest"),
+        ("CONT", "linux-4"),
+        ("READ", "power/smallest"),
+    ):
+        assert f"there is no axis '{name}', " in refused(name, source)

@@ -65,7 +65,8 @@ def test_tcr_is_as_it_was_given_whatever_roots_were(tmp_path: Path) -> None:
     assert f"{tcr:#x}" in page and "not given" in page
     of_entries = ("walk", "0x400000", f"--tcr={tcr:#x}", "--entries", "L3=43000443")
     found = told(*of_entries, cwd=tmp_path)
-    assert (found["cpu"]["tcr"], found["not_given"]) == (hex(tcr), ["ttbr0", "ttbr1"])
+    assert (found["cpu"]["tcr"], found["not_given"]) == (hex(tcr), ["ttbr1"])
+    assert (found["cpu"]["ttbr0"], found["walks"][0]["end"]) == (None, "page")
     off = [one.replace(f"{tcr:#x}", f"{tcr | 1 << 23:#x}") for one in whole if "ttbr1" not in one]
     assert "TTBR1 off" in run("walk", "0x400000", *off, cwd=tmp_path)[1]
     found = told("walk", "0x400000", *off, cwd=tmp_path)  # EPD1 that is given stays

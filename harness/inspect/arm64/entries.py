@@ -92,7 +92,7 @@ def snapshot(
         tuple(said),
         tuple(unread(cpu, given)),
         given=placement,
-        unsure=SystemRegisters().with_given(own).unsure,
+        unsure=system.unsure,  # without the root whose entries these are
     )
 
 

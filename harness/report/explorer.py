@@ -250,7 +250,7 @@ class Explorer(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         ("enter", "follow", "follow"),
         ("backspace", "return", "back"),
-        ("g", "ask", "go to"),
+        Binding("g", "ask", "go to", priority=True),  # before the next key is given to anyone
         ("n", "held(1)", "next entry"),
         Binding("p", "held(-1)", show=False),
         ("u", "up", "table above"),
@@ -478,6 +478,9 @@ class Explorer(App[None]):
 
     def action_help(self) -> None:
         self.push_screen(Help())
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "ask" or not isinstance(self.focused, Input)
 
     def action_ask(self) -> None:
         asked = self.query_one(Input)

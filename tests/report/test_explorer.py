@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from textual.events import Paste
+from textual.events import Key, Paste
 from textual.geometry import Region
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
@@ -344,6 +344,20 @@ def test_keys_and_the_mouse_choose_the_slots_that_are_there_and_show_them() -> N
         assert [slot.index for slot in app.place.way] == [170]
 
     tour(tables("linux-4"), touring)
+
+
+def test_what_is_typed_ahead_is_the_address() -> None:
+    async def touring(app: Explorer, pilot: Pilot[None]) -> None:
+        for key in ("g", *f"{CODE:x}"):
+            app.post_message(Key(key, key))
+        await settle(app)
+        assert app.query_one(Input).value == f"{CODE:x}"
+        await pilot.press("g")  # is no hexadecimal digit, and stays in what is typed
+        assert app.query_one(Input).value == f"{CODE:x}g"
+        await pilot.press("backspace", "enter")
+        assert app.place.address(app.index) == CODE
+
+    tour(tables("linux-5"), touring)
 
 
 def test_another_width_scrolls_to_the_chosen_slot_only_where_it_is_not_seen() -> None:

@@ -21,6 +21,7 @@ from harness.check import layouts
 from harness.check.layouts import LayoutError, described, find, load, parse, shipped
 from harness.check.x86.layouts import Built, build
 from harness.inspect import architecture
+from harness.inspect.sources import layout as source
 from harness.paging import bulk
 from harness.paging.address import Virtual
 from harness.paging.bulk import End, Leaves
@@ -285,6 +286,24 @@ def test_the_rights_layout_has_every_pair_of_rights_of_table_and_leaf(levels: in
             format = leaf.slot.table.format
             pairs.add((format.granted(above.raw, 1), format.granted(leaf.raw, 0)))
     assert len(pairs) == 64
+
+
+@pytest.mark.parametrize("levels", [3, 4])
+def test_tables_of_arm64_withhold_what_their_map_says_at_each_number_of_levels(levels: int) -> None:
+    names = {"u": "user", "w": "write", "x": "user execute", "k": "supervisor execute"}
+    path = find("arm64/table-rights")
+    cpu, memory = (snapshot := source.snapshot(str(path), levels, {})).cpu, snapshot.memory
+    withheld = set()
+    for one in tomllib.loads(path.read_text())["map"]:
+        if (above := one.get("table_rights")) is None:
+            continue
+        address = Virtual(one["virtual"])
+        root = root_for(cpu, address)
+        assert root is not None
+        given = cpu.format.rights_of(walk(memory, root, address).granted)
+        assert set(given) == {names[letter] for letter in {*one["rights"]} & {*above}}
+        withheld.add(above)
+    assert len(withheld) == 2 ** len(names)
 
 
 def test_every_level_count_and_page_size_has_a_layout() -> None:

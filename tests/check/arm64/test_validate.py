@@ -32,7 +32,7 @@ LAYOUTS = {path.stem: path for path in shipped("arm64")}
 SPACES = [(name, levels) for name, path in LAYOUTS.items() for levels in load(path).levels]
 CHEAP = [(name, levels) for name, levels in SPACES if name not in ("dense", "sparse")]
 
-PAGES = {"smallest": 1, "dense": 2048, "sparse": 120, "rights": 32, "rights-64k": 32, "hpd": 48}
+PAGES = {"smallest": 1, "dense": 2048, "sparse": 120, "rights": 32, "rights-64k": 32, "hpd": 49}
 """How many pages and blocks some layouts have."""
 
 NOWHERE = "the page has no memory behind it"

@@ -1,7 +1,7 @@
 """What is odd about a space: each rule is a sentence, and finds entries that break it.
 
-A rule looks at effective rights, those that all levels give together, and at every alias.  What
-self-maps show counts where tables are data; elsewhere it would say the same again.
+A rule looks at the rights that all levels give together, and at every alias.  What self-maps show
+counts where tables are data; elsewhere it would say the same again.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from harness.report import state
 
 VERSION: Final = 2
 """Of the form.  With 2, AP2=0 of arm64 became AP[2]=0, `cpu.tcr` TCR_EL1 as it was given, and
-`effective_rights` those with which some access passes."""
+`effective_rights` those that have an effect; of what no expectation names, these were
+letters called `rights`."""
 
 
 def answer(command: str, snapshot: Snapshot, **content: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@
 `dump`      all that a space holds
 `explore`   tables in the terminal, moved through by keys
 `output`    the options that write files beside what is printed
+`overwriting`  files that are read and written, kept apart
 `complete`  what TAB offers in a shell
 `find`      from physical memory to the addresses that lead there
 `lint`      what is odd about a space

@@ -11,7 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from harness.cli.ending import MISUSE, complain
+from harness.cli.ending import MISUSE, complain, sentences
+from harness.cli.overwriting import keep_apart
 
 UsageError: Any = typer.BadParameter.__base__
 """Of typer's own copy of click in some versions, and of click itself in others."""
@@ -33,7 +34,16 @@ Record = tuple[str, str]
 
 
 class Command(TyperCommand):
-    """A command whose options are shown in groups."""
+    """A command whose options are shown in groups, and whose files are kept apart."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command, unless it would write where it reads, or twice to one file."""
+        with sentences():
+            params = self.get_params(ctx)
+            outputs = [one for one in params if _group(one) == OUTPUT]
+            inputs = [one for one in params if _group(one) != OUTPUT]
+            keep_apart(outputs, inputs, ctx.params)
+        return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes the arguments, then each group of options."""

@@ -15,6 +15,7 @@ import typer
 from harness.architectures import USUAL
 from harness.cli.ending import DISAGREEMENT, MISUSE, complain, sentences, tell_news
 from harness.cli.engine import AllowNews, Bochs, Engine, Qemu, programs, usable
+from harness.cli.help import OUTPUT
 from harness.cli.output import Json, say, show, writable, write
 from harness.cli.source import Source, with_source
 from harness.cli.witnesses import answers_of_all
@@ -52,7 +53,12 @@ def prove(
     as_json: Json = False,
     junit: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write JUnit XML.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Also write JUnit XML.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     allow_news: AllowNews = False,
 ) -> None:

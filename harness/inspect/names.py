@@ -7,6 +7,7 @@ highest level; so does this.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from harness.inspect import decode
@@ -28,6 +29,17 @@ def name_of(cpu: Cpu, level: int) -> str:
     return levels[level].name if level < len(levels) else "PDPTE"  # PAE's are no table's
 
 
+def _word(text: str) -> str:
+    return text.strip().lstrip("*").lower()
+
+
+def folded(cpu: Cpu, texts: Iterable[str]) -> set[str]:
+    """Those of the names, which all are levels' names, that are Linux's for a level which this
+    CPU's mode lacks."""
+    above = LINUX[decode.levels_of(cpu)[-1] + 1 :]
+    return {word for word in map(_word, texts) if word in above}
+
+
 def level_named(cpu: Cpu, text: str) -> int:
     """The level that a name or a number of the manual is for in this CPU's mode.
 
@@ -42,7 +54,7 @@ def level_named(cpu: Cpu, text: str) -> int:
                 f"{cpu.format.name} has levels {decode.numbers_of(cpu)}, not {text.strip()}"
             )
         return level
-    word = text.strip().lstrip("*").lower()
+    word = _word(text)
     own = [name_of(cpu, level).lower() for level in known]
     tables = [name.removesuffix("e") for name in own]
     for names in (own, tables, _WINDOWS[: top + 1]):

@@ -63,6 +63,7 @@ def _words(meaning: Meaning, name: str, value: int) -> str:
         return "which page"
     if name == "P":
         return "set, as I, in all entries of pages that are away"
-    if value and isinstance(meaning, Swap):
-        return "set, and means nothing to Linux"
-    return "as the hardware will read it" if value else "nothing"
+    if not value:
+        return "nothing"
+    of_page = isinstance(meaning, Leaf | ProtNone)
+    return "as the hardware will read it" if of_page else "set, and means nothing to Linux"

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.architectures import NAMES, USUAL, has, module_of
 from harness.inspect import architecture, decode
-from harness.inspect.names import level_named, name_of
+from harness.inspect.names import folded, level_named, name_of
 from harness.inspect.snapshot import QuestionError, Snapshot, SourceError
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Pointer
@@ -74,20 +74,25 @@ def levels_of(cpu: Cpu) -> Sequence[int]:
 
 
 def by_level(cpu: Cpu, pairs: Pairs, twice: str) -> dict[int, int]:
-    """The entries by their levels; `twice` says why two may have come to one level."""
-    given: dict[int, int] = {}
+    """The entries by their levels.
+
+    twice  why two may have come to one level of which one has the name of a level that is lacking
+    """
+    given: dict[int, tuple[str, int]] = {}
     for name, raw in pairs:
         level = level_named(cpu, name)
         if raw >> 8 * cpu.format.entry_bytes:
             raise QuestionError(f"{name} {raw:#x} is wider than an entry of {cpu.format.name}")
-        if given.setdefault(level, raw) != raw:
+        first, other = given.setdefault(level, (name, raw))
+        if other != raw:
+            why = f": {twice}" if folded(cpu, [first]) != folded(cpu, [name]) else ""
             raise QuestionError(
-                f"two entries are given for level {cpu.format.number(level)}, {given[level]:#x} and"
-                f" {raw:#x}: {twice}"
+                f"two entries are given for level {cpu.format.number(level)}, {other:#x} and"
+                f" {raw:#x}{why}"
             )
     if not given:
         raise QuestionError("no entry is given: write them as PGD=... PUD=... PMD=... PTE=...")
-    return given
+    return {level: raw for level, (_, raw) in given.items()}
 
 
 def placed(

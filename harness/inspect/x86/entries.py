@@ -21,6 +21,7 @@ USUAL_WIDTH: Final = 40
 """MAXPHYADDR of QEMU's processors, and of small ones."""
 
 _TWO_NAMES: Final = "with --cr4 0x1020 paging has 5 levels, and pgd and p4d are two"
+_LACKING: Final = "the names that the mode lacks are those of its highest level"
 
 
 def snapshot(
@@ -47,7 +48,8 @@ def snapshot(
     cpu = cpu_with(usual, registers, empty)
     if not cpu.long and address not in LEGACY_SPAN:
         raise QuestionError(f"outside long mode there is no address {address:#x}")
-    given = by_level(cpu, pairs, _TWO_NAMES)
+    twice = _TWO_NAMES if cpu.mode is Mode.LEVEL_4 else _LACKING
+    given = by_level(cpu, pairs, twice)
     assumed += made_up(cpu, given)
     left_open = tuple(unseen_rights(cpu, registers, "what was given"))
     cpu, words, unplaced = _placed(cpu, given, Virtual(address), "cr3" in registers)

@@ -37,8 +37,10 @@ PDPTE_BYTES = 8
 PDPTE_LEVEL = 2
 """The level of what they would be entries of: they lead to tables at level 1."""
 
+WIDEST = 52
+"""No physical address is wider (bits)."""
 
-ADDRESS = bits(51, PAGE_BITS)
+ADDRESS = bits(WIDEST - 1, PAGE_BITS)
 """The bits of an entry among which those of its address are, whatever the processor's width."""
 
 P = bits(0)
@@ -126,7 +128,7 @@ def _marked(format: Format, mark: Mark) -> Format:
 def _long_mode(levels: int, maxphyaddr: int, nxe: bool, page1gb: bool, amd: bool) -> Format:
     if levels not in (4, 5):
         raise ValueError(f"long mode has 4 or 5 levels, not {levels}")
-    table, everywhere = _address(maxphyaddr, PAGE_BITS), _everywhere(maxphyaddr, 51, nxe)
+    table, everywhere = _address(maxphyaddr, PAGE_BITS), _everywhere(maxphyaddr, nxe)
     no_page = Reserved(PS, "PS where no page can be")
     no_global = (Reserved(G, "bit 8 on AMD"),) if amd else ()
 
@@ -173,7 +175,8 @@ def pae(maxphyaddr: int, nxe: bool, pdptes: Shape | None = None) -> Format:
 
     Raises ValueError for a width that is not 32 to 52 bits.
     """
-    everywhere = _everywhere(maxphyaddr, 62, nxe)
+    always = Reserved(bits(62, WIDEST), f"bits 62:{WIDEST}, which are reserved in PAE paging")
+    everywhere = (*_everywhere(maxphyaddr, nxe), always)
     leaf, above = {**_LEAF, "XD": XD}, {**_ENTRY, "PS": PS, "XD": XD}
     levels: tuple[Level, ...] = _page_levels(maxphyaddr, everywhere, leaf, above)
     if pdptes is not None:
@@ -203,7 +206,8 @@ def pdpte(maxphyaddr: int, checked: int = -1) -> Shape:
     reserved = (
         Reserved(bits(2, 1), "bits 2:1 of a PDPTE"),
         Reserved(bits(8, 5), "bits 8:5 of a PDPTE"),
-        Reserved(bits(63, maxphyaddr), f"beyond MAXPHYADDR {maxphyaddr}"),
+        *_beyond(maxphyaddr),
+        Reserved(bits(63, WIDEST), f"bits 63:{WIDEST} of a PDPTE"),
     )
     return Shape(
         _PRESENT,
@@ -298,16 +302,21 @@ def _address(maxphyaddr: int, low: int) -> tuple[Field, ...]:
 
 
 def _width(maxphyaddr: int) -> int:
-    if not 32 <= maxphyaddr <= 52:
-        raise ValueError(f"MAXPHYADDR is 32 to 52 bits, not {maxphyaddr}")
+    if not 32 <= maxphyaddr <= WIDEST:
+        raise ValueError(f"MAXPHYADDR is 32 to {WIDEST} bits, not {maxphyaddr}")
     return maxphyaddr
 
 
-def _everywhere(maxphyaddr: int, highest: int, nxe: bool) -> tuple[Reserved, ...]:
-    """What is reserved in every 8-byte entry: the address bits up to `highest`, and XD."""
-    found: tuple[Reserved, ...] = ()
-    if _width(maxphyaddr) <= highest:
-        found += (Reserved(bits(highest, maxphyaddr), f"beyond MAXPHYADDR {maxphyaddr}"),)
+def _everywhere(maxphyaddr: int, nxe: bool) -> tuple[Reserved, ...]:
+    """What is reserved in every 8-byte entry: address bits that the processor lacks, and XD."""
+    found = _beyond(maxphyaddr)
     if not nxe:
         found += (Reserved(XD, "XD while EFER.NXE=0"),)
     return found
+
+
+def _beyond(maxphyaddr: int) -> tuple[Reserved, ...]:
+    """The address bits that the processor lacks; none where it has them all."""
+    if _width(maxphyaddr) == WIDEST:
+        return ()
+    return (Reserved(bits(WIDEST - 1, maxphyaddr), f"beyond MAXPHYADDR {maxphyaddr}"),)

@@ -177,7 +177,17 @@ def test_the_registers_that_are_given_are_those_of_the_mode() -> None:
     ("pairs", "address", "given", "sentence"),
     [
         ([], 0, {}, "no entry is given"),
-        ([("PGD", 1), ("PML4E", 3)], 0, {}, "two entries are given for level 3, 0x1 and 0x3"),
+        ([("PGD", 1), ("PML4E", 3)], 0, {}, "for level 3, 0x1 and 0x3: with --cr4 0x1020"),
+        ([("PTE", 1), ("PTE", 2)], 0, {}, "two entries are given for level 0, 0x1 and 0x2$"),
+        ([("PGD", 1), ("pgd", 2)], 0, {}, "two entries are given for level 3, 0x1 and 0x2$"),
+        ([("PMD", 1), ("PDE", 2)], 0, {}, "two entries are given for level 1, 0x1 and 0x2$"),
+        ([("PML5E", 1), ("PGD", 2)], 0, {}, "two entries are given for level 4, 0x1 and 0x2$"),
+        (
+            [("PGD", 1), ("PUD", 9)],
+            0,
+            {"cr4": 0x20, "efer": 0x800},
+            "for level 2, 0x1 and 0x9: the names that the mode lacks are those of its highest",
+        ),
         ([("foo", 1)], 0, {}, "has no level 'foo'"),
         ([("pte", 1 << 32)], 0, {"cr4": 0}, "pte 0x100000000 is wider than an entry of x86 32"),
         ([("pte", 1)], 1 << 32, {"cr4": 0}, "outside long mode there is no address 0x100000000"),

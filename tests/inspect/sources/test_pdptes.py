@@ -140,7 +140,7 @@ def test_a_fault_by_sign_extended_pdptes_is_explained(tmp_path: Path) -> None:
     assert code == 0
     assert "The tables as they are give this fault." in out
     assert "because   the PDPTE at 0x82db3000, level 2, holds 0xffffffff82db4001" in out
-    assert "reserved: 0xffffff0000000000 beyond MAXPHYADDR 40" in out
+    assert "reserved: 0xfff0000000000000 bits 63:52 of a PDPTE, 0xfff0000000000 beyond" in out
     dump = told("dump", *where, cwd=tmp_path)
     assert ranges(dump) == [("0x0", "0xffffffff", "malformed")]
 

@@ -212,12 +212,13 @@ LOW = "PCD[4] PWT[3] U[2] W[1] P[0]"
         ),
         (
             *(PAE, 1, 2, "table 4-8"),
-            "reserved[63:40] address[39:12] ignored[11:9] reserved[8:5] PCD[4] PWT[3] reserved[2:1]"
-            " P[0]",
+            "reserved[63:52] reserved[51:40] address[39:12] ignored[11:9] reserved[8:5] PCD[4]"
+            " PWT[3] reserved[2:1] P[0]",
         ),
         (
             *(PAE, 1, 0, "table 4-11"),
-            f"XD[63] reserved[62:40] address[39:12] ignored[11:9] G[8] PAT[7] D[6] A[5] {LOW}",
+            "XD[63] reserved[62:52] reserved[51:40] address[39:12] ignored[11:9] G[8] PAT[7] D[6]"
+            f" A[5] {LOW}",
         ),
         (
             *(SHORT, 0x81, 1, "table 4-4"),
@@ -234,6 +235,19 @@ def test_the_names_are_those_of_the_manual(
 ) -> None:
     assert read(cpu, raw, level).table == table
     assert layout(cpu, raw, level) == parts
+
+
+@pytest.mark.parametrize(("level", "highest"), [(2, 63), (1, 62), (0, 62)])
+@pytest.mark.parametrize("width", [32, 40, 51, 52])
+def test_in_pae_paging_what_no_address_reaches_is_reserved_whatever_the_width(
+    level: int, highest: int, width: int
+) -> None:
+    cpu = replace(PAE, maxphyaddr=width)
+    for bit in range(width, highest + 1):
+        [part] = (one for one in read(cpu, 1 << bit | 1, level).parts if one.mask >> bit & 1)
+        assert part.role is Role.RESERVED
+        assert (f"beyond MAXPHYADDR {width}" in part.meaning) == (bit < 52)
+        assert (f"bits {highest}:52" in part.meaning) == (bit >= 52)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import cache, cached_property, reduce
 from itertools import combinations, product
 from operator import or_
 from typing import Any, Final
@@ -256,6 +256,7 @@ def _together(bits: Iterable[int]) -> str:
     return "+".join(map(str, bits)) or "none"
 
 
+@cache
 def _mask(together: Value) -> int:
     """The bits that a value of the axis `set` stands for."""
     if together == "none":

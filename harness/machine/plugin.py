@@ -7,6 +7,7 @@ whose names stand there too: they can be read while the guest runs, and when QEM
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import shutil
@@ -26,7 +27,8 @@ from typing import IO, Final
 from harness.architectures import USUAL
 from harness.machine.descriptors import anonymous_file
 from harness.machine.errors import LaunchFailure, MachineError, Misuse
-from harness.machine.machine import bound_to, end
+from harness.machine.machine import PATIENCE, bound_to, end
+from harness.machine.patience import Clock
 
 DEADLINE: Final = 20_000_000
 """Blocks of instructions that a processor may execute between a change and its flush."""
@@ -42,8 +44,8 @@ _REFUSED: Final = 2  # enum state in guest/plugin/report.h
 _GLANCE: Final = 0.05
 """Seconds between two looks at whether QEMU has ended."""
 
-_START: Final = 60.0
-"""Seconds that QEMU may take to load the plugin, whatever the limit of the run."""
+_SHORT_GLANCE: Final = 0.01
+"""The same where it was asked to end."""
 
 _HARDWARE: Final = ("kvm", "hvf", "whpx", "nvmm", "xen")
 
@@ -130,13 +132,17 @@ def watched(
     `arch` is the guest's architecture; `plugin` stands for its own.
 
     QEMU has this process's terminal, the files that this process hands on, and its standard output
-    unless `stdout` is another file.  Its process ends with this one, in every case.
+    unless `stdout` is another file.  With the run ends every process that the command has started,
+    also behind a script that does not exec.  If this process is killed, the one that it has started
+    is killed, too, but none behind that.
 
     Raises `Misuse` for a command that cannot be watched, `LaunchFailure` where QEMU never loaded
     the plugin (after Ctrl-C, `KeyboardInterrupt`), and `MachineError` where the plugin refuses to
     watch.
     """
     plugin = plugin or built_plugin(arch)
+    if limit is not None and not 0 < limit < math.inf:
+        raise Misuse(f"a limit of {limit:g} seconds is none: take a number above 0")
     program = _checked(command, plugin)
     fd = anonymous_file("flushes")
     with contextlib.ExitStack() as stack:
@@ -154,14 +160,19 @@ def watched(
             ending = _wait(process, shared, began, limit, progress)
         finally:
             end(process)
+            _end_others(fd)
         seconds = time.monotonic() - began
         report = shared.read()
     if report is None and ending is Ending.INTERRUPT:
         raise KeyboardInterrupt
     if report is None:
+        code = process.returncode
+        how = f"ended with exit code {code}"
+        if ending is Ending.LIMIT:
+            how = "was ended by the time limit"
         raise LaunchFailure(
-            f"QEMU ended with exit code {process.returncode} and has not loaded the plugin: see"
-            " what it said above (a QEMU without plugins, or of another version, loads none)",
+            f"QEMU {how} and has not loaded the plugin: see what it said above (a QEMU without"
+            " plugins, or of another version, loads none)",
             exit_code=process.returncode,
             command=full,
             stderr="",
@@ -210,6 +221,7 @@ def _wait(
     limit: float | None,
     progress: Callable[[float, Mapping[str, int]], None],
 ) -> Ending:
+    starting = Clock(process.pid)
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -218,7 +230,7 @@ def _wait(
             seconds = time.monotonic() - began
             report = shared.read(causes=False)
             if report is None:  # QEMU starts, which takes its time on a loaded host
-                if limit is not None and seconds > max(limit, _START):
+                if limit is not None and starting.now() > limit:
                     return Ending.LIMIT
                 continue
             if report.totals["state"] == _REFUSED:
@@ -228,6 +240,34 @@ def _wait(
                 return Ending.LIMIT
     except KeyboardInterrupt:
         return Ending.INTERRUPT
+
+
+def _end_others(fd: int) -> None:
+    """Ends every other process that has the report open: QEMU itself, where a script has started
+    it and waited for it, and what that has started besides.  Softly, and by force where it has not
+    ended within `PATIENCE`."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        asked = set[int]()
+        until = time.monotonic() + PATIENCE
+        while (left := _others(fd)) and time.monotonic() < until:
+            for pid in left - asked:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+            asked |= left
+            time.sleep(_SHORT_GLANCE)
+        if not left:
+            return
+
+
+def _others(fd: int) -> set[int]:
+    """The processes beside this one that have a file open; those that can be seen."""
+    mine = os.fstat(fd)
+    found = set[int]()
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        with contextlib.suppress(OSError):
+            if pid != os.getpid() and os.path.samestat(mine, os.stat(f"/proc/{pid}/fd/{fd}")):
+                found.add(pid)
+    return found
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from harness.check.flushes import Flushes
 from harness.cli.flushes import flushes
 from harness.machine.patience import Clock
 from harness.machine.plugin import DEADLINE, Ending, Report, Watched
-from tests.cli.commands import ROOT, children, run
+from tests.cli.commands import ROOT, children, run, running
 from tests.flushes.guests import SHORT, command, guest
 
 QEMU = os.environ.get("QEMU", "qemu-system-x86_64")
@@ -268,3 +268,58 @@ def test_what_loads_no_plugin_is_a_failure_with_its_exit_code(tmp_path: Path) ->
     code, out, errors = run("flushes", "--", program(tmp_path, "exit 7"), cwd=tmp_path)
     assert (code, out) == (3, "")
     assert "QEMU ended with exit code 7 and has not loaded the plugin" in errors
+
+
+BEHIND = """sleep 60 &
+echo $! > one
+setsid sleep 60 &
+echo $! > other
+wait"""
+"""A script that has started two processes, one of them in a session of its own."""
+
+
+def ended(directory: Path) -> bool:
+    """Whether both processes of BEHIND have ended."""
+    pids = [(directory / name).read_text().strip() for name in ("one", "other")]
+    stats = [Path(f"/proc/{pid}/stat") for pid in pids]
+    return not any(stat.exists() and ") Z " not in stat.read_text() for stat in stats)
+
+
+def test_the_limit_ends_what_loads_no_plugin_and_all_that_is_behind_it(tmp_path: Path) -> None:
+    began = time.monotonic()
+    code, out, errors = run("flushes", "--limit", 1, "--", program(tmp_path, BEHIND), cwd=tmp_path)
+    assert (code, out) == (3, "")
+    assert "QEMU was ended by the time limit and has not loaded the plugin" in errors
+    assert time.monotonic() - began < 30
+    assert ended(tmp_path)
+
+
+def test_what_ignores_sigterm_is_ended_too(tmp_path: Path) -> None:
+    script = program(tmp_path, f"trap '' TERM\n{BEHIND}")
+    assert run("flushes", "--limit", 1, "--", script, cwd=tmp_path)[0] == 3
+    assert ended(tmp_path)
+
+
+def test_what_a_script_leaves_behind_is_ended(tmp_path: Path) -> None:
+    script = program(tmp_path, BEHIND.removesuffix("wait"))
+    assert run("flushes", "--", script, cwd=tmp_path)[0] == 3
+    assert ended(tmp_path)
+
+
+def test_sigterm_ends_what_is_behind_a_script(tmp_path: Path) -> None:
+    with running("flushes", "--", program(tmp_path, BEHIND), cwd=tmp_path) as process:
+        clock = Clock(process.pid)
+        while not (tmp_path / "other").exists() or not (tmp_path / "other").read_text():
+            assert clock.now() < 20
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(60) == 130
+    assert ended(tmp_path)
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf", "0", "-1"])
+def test_a_limit_that_is_no_time_is_refused(tmp_path: Path, limit: str) -> None:
+    code, out, errors = run("flushes", "--limit", limit, "--", "true", cwd=tmp_path)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert limit in errors.lower()
+    assert not [*tmp_path.iterdir()]

@@ -141,7 +141,10 @@ def pytest_configure(config: pytest.Config) -> None:
     arch = config.getoption("--pagetable-arch")
     known = [name for name in NAMES if has(name, "check", "fixtures")]
     if arch not in known:
-        raise pytest.UsageError(f"there are no guests of {arch!r}: choose {', '.join(known)}")
+        those = " (pagetable validate and matrix have them)" if arch in NAMES else ""
+        raise pytest.UsageError(
+            f"there are no guests of {arch!r} in this plugin{those}: choose {', '.join(known)}"
+        )
     chosen: list[str] = config.getoption("--pagetable-engine") or []
     for name in chosen:
         if name not in _every_engine(config):

@@ -407,11 +407,12 @@ class Live(ABC):
             finally:
                 self._announced = False
 
-    def flush(self, flush: Flush | Iterable[int]) -> None:
+    def flush(self, flush: Flush | int | Iterable[int]) -> None:
         """Has the guest flush what is asked for, or some addresses, each by itself and lasting or
         not, and nothing else; then it is done."""
         if not isinstance(flush, Flush):
-            addresses = np.array([int(address) for address in flush], np.uint64)
+            several = flush if isinstance(flush, Iterable) else (flush,)
+            addresses = np.array([int(address) for address in several], np.uint64)
             self._flush(Flushed(addresses, global_pages=True))
             return
         self._flush(Flushed(None if flush.everything else flush.addresses, flush.global_pages))
@@ -430,8 +431,9 @@ class Live(ABC):
         self._batches[-1].jobs.append(self._naming_entries(jobs, flushed))
         self._batches[-1].events.append(flushed)
 
-    def probe(self, *spans: Span, pages: int = 64) -> None:
-        """Has the guest try every access at the pages of each span and at both pages beside it.
+    def probe(self, *where: Span | int, pages: int = 64) -> None:
+        """Has the guest try every access at the pages of each span, or at the page of an address,
+        and at both pages beside it.
 
         pages  how many small pages of a span are tried at most: those at its ends, and some in
                between at equal distances
@@ -440,6 +442,7 @@ class Live(ABC):
         frames: accesses store there.  A page beside it that does so is left out, and counted:
         BESIDE.
         """
+        spans = [one if isinstance(one, Span) else Span.of(int(one), 1) for one in where]
         self._take_stores()
         self._probes += 1
         batch = self._batches[-1]
@@ -810,7 +813,7 @@ class Live(ABC):
             where = f"{first:#x}" if first == last else f"{Span(first, last + size - 1)}"
             many = len(lanes) > 1
             hint = (
-                f"a flush may be missing: {where} {became} and not flushed, and {len(lanes)}"
+                f"a flush may be missing: {where} {became} and was not flushed, and {len(lanes)}"
                 f" access{'es' if many else ''} still end{'' if many else 's'} as at call {call} of"
                 f" live.probe ({self.SOURCE})"
             )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from harness.check.region import Region, astray
+from harness.check.region import FRAME, Region, astray
 from harness.check.stores import format_of
 from harness.machine.guest import StubGuest
 from harness.paging.address import Physical, Span
@@ -97,7 +97,11 @@ class GuestSpace(Space):
 
     def region(self, size: int) -> Region:
         """`size` bytes of RAM, a multiple of the smallest page, for code that keeps its own tables
-        and frames; SpaceError where RAM has no more of them."""
+        and frames; SpaceError where RAM has no more of them, or for less than one frame."""
+        if size < FRAME:
+            raise SpaceError(
+                f"a region of {size} bytes has no room for its first frame: ask for {FRAME} or more"
+            )
         frames = self.frames(-(-size // self.format.levels[0].size))
         made = Region(self._ram, Span.of(int(frames[0]), size))
         self._regions.append(made)

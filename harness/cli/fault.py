@@ -188,8 +188,12 @@ def fault(
         seen = {"code": code, "esr": esr, "dsisr": dsisr, "srr1": srr1}
         named = [name for name, value in seen.items() if value is not None]
         if len(named) > 1:
-            options = " and ".join(f"--{name}" for name in named)
-            raise Misuse(f"{options} are two faults that were seen: name one of them")
+            *others, last = (f"--{name}" for name in named)
+            options, many = (
+                f"{', '.join(others)} and {last}",
+                ("two", "three", "four")[len(others) - 1],
+            )
+            raise Misuse(f"{options} are {many} faults that were seen: name one of them")
         code = next((_coded(name, seen[name] or "") for name in named), None)
         asked = _question(address, code, cr2, rip, teid)
         asked = replace(asked, linux=linux, in_full=access is not None, html=html, svg=svg)

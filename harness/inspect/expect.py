@@ -127,9 +127,10 @@ def _rights_of(arch: str) -> Reader:
 
     def read(value: object) -> str:
         if not isinstance(value, str) or not pattern.fullmatch(value):
+            urx = "".join(one if one in "urx" else "-" for one in letters)
             raise ValueError(
                 f"no rights: write {', '.join(letters[:-1])} and {letters[-1]} in this order, like"
-                " urx, or with - for what is missing, like ur-x"
+                f" urx, or with - for what is missing, like {urx}"
             )
         if not set(value) - {"-"}:
             raise ValueError(

@@ -192,8 +192,9 @@ def _checked(command: Sequence[str], plugin: Path) -> str:
         raise Misuse("with -daemonize QEMU leaves the process that started it: drop that option")
     for option, value in pairwise((*command[1:], "")):
         if option.startswith("-") and _accelerator(option.lstrip("-"), value) in _HARDWARE:
+            said = option if option.endswith("enable-kvm") else f"{option} {value}"
             raise Misuse(
-                f"{option} {value} has the host's processor execute the guest, which no plugin"
+                f"{said} has the host's processor execute the guest, which no plugin"
                 " sees: drop it, or ask for -accel tcg"
             )
     program = shutil.which(command[0])

@@ -98,8 +98,7 @@ def reading_lines(
     reading: Reading, linux: LinuxReading | None, likely: Sequence[str], manual: str
 ) -> Iterator[str]:
     """One entry: what it says, then every bit."""
-    article = "an" if reading.name.startswith("L") else "a"
-    what = f"{article} {reading.name}, at level {reading.counted}"
+    what = f"{_with_article(reading.name)}, at level {reading.counted}"
     yield f"{raw_text(reading)} as {what}: {says(reading)}"
     yield ""
     rows = (_row(part, part.section) for part in reversed(reading.parts))
@@ -141,7 +140,7 @@ def readings_lines(readings: Readings) -> Iterator[str]:
     """The same raw entry at several levels, a line each."""
     yield f"{raw_text(readings[0][0])} at every level"
     yield from _table(_rows(readings))
-    yield from _guesses(((reading.name, likely) for reading, _, likely in readings), "as a ")
+    yield from _guesses(((reading.name, likely) for reading, _, likely in readings), "as ")
 
 
 def _entries_lines(readings: Readings) -> Iterator[str]:
@@ -151,6 +150,11 @@ def _entries_lines(readings: Readings) -> Iterator[str]:
     yield from _guesses(
         (f"{reading.name} {raw_text(reading)}", likely) for reading, _, likely in readings
     )
+
+
+def _with_article(name: str) -> str:
+    """The name of an entry, whose letters are spelled out, behind a or an: an STE, an L3 entry."""
+    return f"{'an' if name[0] in 'AEFHILMNORSX' else 'a'} {name}"
 
 
 def _rows(readings: Readings) -> Iterator[tuple[str, ...]]:
@@ -168,7 +172,9 @@ def _guesses(found: Iterable[tuple[str, Sequence[str]]], before: str = "") -> It
     for which, likely in found:
         if likely:
             named.setdefault("; ".join(likely), []).append(which)
-    rows = [(before + ", ".join(which), said) for said, which in named.items()]
+    rows = [(", ".join(which), said) for said, which in named.items()]
+    if before:
+        rows = [(before + _with_article(which), said) for which, said in rows]
     if rows:
         yield ""
         yield "Likely"

@@ -5,6 +5,8 @@ Where one is and can go is `harness.inspect.tour`'s; this is the screen and its 
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
@@ -227,7 +229,7 @@ class Explorer(App[None]):
 
     place    the table that is shown
     lines    what it holds
-    failure  why it did not end as asked: memory could not be read, or Ctrl-C
+    failure  why it did not end as asked: memory could not be read, or Ctrl-C or SIGTERM came
     """
 
     TITLE = "pagetable"
@@ -282,6 +284,14 @@ class Explorer(App[None]):
                 yield Static(id="bit-lines")
         yield Input(placeholder="a virtual address, like 0xffff800000000000", id="goto")
         yield Footer()
+
+    def on_load(self) -> None:
+        """Before the terminal is changed, which SIGTERM would leave so."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminate)
+
+    def _terminate(self) -> None:
+        self.failure = SystemExit(128 + signal.SIGTERM)
+        self.exit()
 
     def on_mount(self) -> None:
         self.query_one(Entries).focus()

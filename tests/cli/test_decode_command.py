@@ -24,6 +24,23 @@ def rows(*arguments: object, cwd: Path) -> list[list[str]]:
     return [line.split() for line in out.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("mode", "level", "said"),
+    [
+        ("region-first", "STE", "as an STE, "),
+        ("region-first", "RTTE", "as an RTTE, "),
+        ("region-first", "RSTE", "as an RSTE, "),
+        ("region-first", "RFTE", "as an RFTE, "),
+        ("region-first", "PTE", "as a PTE, "),
+        ("4k", "L3", "as an L3"),
+        ("5", "PML5E", "as a PML5E, "),
+    ],
+)
+def test_articles_go_by_the_letters(tmp_path: Path, mode: str, level: str, said: str) -> None:
+    code, out, _ = run("decode", "0x1000", "--mode", mode, "--level", level, cwd=tmp_path)
+    assert (code, said in out.splitlines()[0]) == (0, True), out
+
+
 def test_one_level_is_shown_bit_by_bit(tmp_path: Path) -> None:
     found = rows(LARGE, "--level", 1, cwd=tmp_path)
     said = "0x80000000401008e7 as a PDE, at level 1: reserved: 0x100000 below a 2M page"

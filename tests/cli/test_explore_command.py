@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def test_in_a_terminal_it_shows_the_table_until_q_or_ctrl_c(
     terminal.close()
     assert terminal.exitstatus == code
     assert terminal.before is not None and terminal.before.endswith(told)
+
+
+def test_sigterm_gives_the_terminal_back(tmp_path: Path) -> None:
+    terminal = explored(tmp_path, NO_COLOR="1")
+    terminal.expect("PDE table at")
+    terminal.kill(signal.SIGTERM)
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert (terminal.exitstatus, terminal.signalstatus) == (143, None)
+    assert terminal.before is not None and b"\x1b[?1049l" in terminal.before
 
 
 @pytest.mark.parametrize("kind", ["dumb", ""])

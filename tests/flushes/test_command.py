@@ -133,6 +133,7 @@ def test_a_guest_on_the_processor_of_the_host_is_refused(words: list[str], tmp_p
     code, _, errors = run("flushes", "--", "true", *words, cwd=tmp_path)
     assert code == 2
     assert "no plugin sees" in errors
+    assert "  " not in errors
     assert errors.count("\n") == 1
 
 

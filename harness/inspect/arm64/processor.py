@@ -75,6 +75,14 @@ class SystemRegisters:
             off = [name for name in ("ttbr0", "ttbr1") if self.tcr & EPD[name]]
             if len(off) == 2:
                 raise SourceError(f"paging is off: TCR_EL1 {self.tcr:#x} has EPD0=1 and EPD1=1")
+            if off:
+                (missing,) = EPD.keys() - {*off}
+                number = off[0][-1]
+                raise SourceError(
+                    f"TCR_EL1 {self.tcr:#x} has EPD{number}=1, so that the half of"
+                    f" {NAMED[off[0]]} is not translated: add --{missing},"
+                    " where the other half's tables are"
+                )
             raise SourceError("nothing says where the tables are: add --ttbr0 or --ttbr1, or both")
         sctlr = int(Sctlr.M) if self.sctlr is None else self.sctlr
         if sctlr & Sctlr.EE:

@@ -132,6 +132,20 @@ def test_a_global_page_lasts_while_pge_is_set(monkeypatch: pytest.MonkeyPatch, p
     assert (asked.lasting == there & pge).all() and there.any()
 
 
+def test_an_address_stands_for_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = guest_of()
+    space, batches = new_space(guest, 4), noted(monkeypatch, Live, "_agree")
+    live = new_live(guest, space)
+    pages_in(space)
+    live.probe(page(0))
+    live.probe(page(0).first + 8, page(1).first)
+    live.flush(page(0).first)
+    live.probe(page(0), page(1))
+    assert not live.run().disagreed
+    one, two, three = (set[int](judged.asked[2].address.tolist()) for judged in batches)
+    assert one < two == three
+
+
 def test_every_field_of_a_result_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     batches, lanes = noted(monkeypatch, Live, "_agree"), Counter[str]()
     assert not changed(guest_of()).run().disagreed
@@ -308,7 +322,7 @@ def test_a_flush_that_is_missing_shows_and_is_told(levels: int) -> None:
     both = f"{Span.of(PAGE, 2 * SIZE)}"
     first = next(one for one in found.disagreements if one.hint)
     assert first.hint.startswith(
-        f"a flush may be missing: {both} was unmapped and not flushed, and "
+        f"a flush may be missing: {both} was unmapped and was not flushed, and "
     )
     assert first.hint.endswith(" still end as at call 1 of live.probe (SDM 4.10.4)")
     assert first.address // SIZE == PAGE // SIZE
@@ -336,8 +350,8 @@ def hint(pages: Span, became: str, accesses: str) -> str:
     first, last = (at // SIZE * SIZE for at in (pages.first, pages.last))
     where = f"{first:#x}" if first == last else f"{Span(first, last + SIZE - 1)}"
     return (
-        f"a flush may be missing: {where} {became} and not flushed, and {accesses} as at call 1 of"
-        " live.probe (SDM 4.10.4)"
+        f"a flush may be missing: {where} {became} and was not flushed, and {accesses} as at call 1"
+        " of live.probe (SDM 4.10.4)"
     )
 
 

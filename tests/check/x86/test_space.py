@@ -117,3 +117,9 @@ def test_a_region_is_a_piece_of_ram_that_is_given_once(size: int, pages: int) ->
     assert space.frames(1).tolist() == [FIRST + pages * PAGE]
     with pytest.raises(SpaceError, match="RAM has no"):
         space.region(FREE * PAGE)
+
+
+@pytest.mark.parametrize("size", [0, -1, 100])
+def test_a_region_has_at_least_its_first_frame(size: int) -> None:
+    with pytest.raises(SpaceError, match=f"a region of {size} bytes has no room for its first"):
+        GuestSpace(guest(), 4).region(size)

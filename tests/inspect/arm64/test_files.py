@@ -51,6 +51,16 @@ def test_a_file_of_memory_says_what_its_layout_says(name: str, tmp_path: Path) -
         ({"ttbr1": 0x1000}, "nothing says how addresses are translated: add --tcr"),
         ({"tcr": TCR}, "nothing says where the tables are: add --ttbr0 or --ttbr1, or both"),
         (
+            {"tcr": TCR | 1 << 23, "ttbr1": 0},
+            "TCR_EL1 0x580900010 has EPD1=1, so that the half of TTBR1_EL1 is not translated: add"
+            " --ttbr0, where the other half's tables are",
+        ),
+        (
+            {"tcr": (TCR | 1 << 7) & ~(1 << 23), "ttbr0": 0},
+            "TCR_EL1 0x580100090 has EPD0=1, so that the half of TTBR0_EL1 is not translated: add"
+            " --ttbr1, where the other half's tables are",
+        ),
+        (
             {"tcr": TCR | 1 << 7 | 1 << 23, "ttbr0": 0},
             "paging is off: TCR_EL1 0x580900090 has EPD0=1 and EPD1=1",
         ),

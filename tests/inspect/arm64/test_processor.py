@@ -85,7 +85,7 @@ def test_a_half_that_is_turned_off_is_not_missed() -> None:
         assert not list(replace(WHOLE, **lacks).assumed("a file"))
         del lacks["tcr"]
         other = {1 << 7: 1 << 23, 1 << 23: 1 << 7}[off]
-        with pytest.raises(SourceError, match="nothing says where the tables are"):
+        with pytest.raises(SourceError, match=f"add --{name}, where the other half"):
             replace(WHOLE, **lacks, tcr=TCR | other).cpu()
 
 

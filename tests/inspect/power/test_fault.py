@@ -359,6 +359,10 @@ def test_the_command_takes_the_registers(tmp_path: Path) -> None:
     code, output, errors = run(*given, "--dsisr", "1", "--esr", "2", cwd=tmp_path)
     assert (code, output) == (2, "")
     assert "--esr and --dsisr are two faults that were seen: name one of them" in errors
+    three = ("--code", "1", "--dsisr", "1", "--srr1", "2")
+    code, output, errors = run(*given, *three, cwd=tmp_path)
+    assert (code, output) == (2, "")
+    assert "--code, --dsisr and --srr1 are three faults that were seen" in errors
 
 
 def test_nothing_is_promised_of_the_last_fault_of_a_file(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ self-map  a pointer to a table that is in use at the pointer's own level or abov
 `data`         what a word probably is that was never meant as an entry, or as an address
 `remedy`       what would let an access pass: a Remedy
 `trial`        the search for it, by what an architecture says may be changed
+`supposed`     whether a fault may come of an entry that is not known: `depends`
 `overlay`      memory with some words changed, to try a change without making it
 `graph`        the tables of a space, each once a level, and rows with the number of their addresses
 `ranges`       a whole space, neighbours merged, shared tables folded: `dump` gives a Dump of Ranges

@@ -90,18 +90,20 @@ class Reproduction:
     instead       what those accesses come to that raise such a fault, where none raises this one
     explanations  why that may be, the likeliest first; or how it is given, a sentence each
     unrooted      whether it is not known what the tables give, for want of a root
+    depends       what decides whether they give it, a phrase: an entry that is not known
     """
 
     giving: tuple[Explanation, ...]
     instead: tuple[Explanation, ...]
     explanations: tuple[str, ...]
     unrooted: bool = False
+    depends: str | None = None
 
     @property
     def unknown(self) -> bool:
         """Whether it is not known what the tables give, for want of a root or of a part of one."""
         cut = any(one.translation.is_cut for one in self.instead)
-        return self.unrooted or (not self.giving and cut)
+        return self.unrooted or self.depends is not None or (not self.giving and cut)
 
 
 class Faults(Protocol):

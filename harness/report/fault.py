@@ -127,11 +127,13 @@ def comparison_lines(cpu: Cpu, found: Reproduction) -> Iterator[str]:
     tables = "These entries" if given else "The tables as they are"
     if found.giving:
         yield f"{tables} give this fault."
+    elif found.depends:
+        yield f"{tables} may give this fault: it depends on {found.depends}."
     elif found.unknown:
         yield "Whether the tables give this fault is not known."
     else:
         yield f"{tables} do not give this fault. It may be that"
-    if found.unrooted or not found.unknown:  # what a cut table lacks explains all
+    if found.unrooted or found.depends or not found.unknown:  # what a cut table lacks explains all
         yield from (f"  - {sentence}" for sentence in found.explanations)
     for one in found.giving or found.instead:
         yield ""
@@ -164,6 +166,8 @@ def change_lines(cpu: Cpu, one: Explanation) -> Iterator[str]:
         return
     if one.unrooted:
         yield from labelled("change", ["none is known without that root"])
+    elif one.translation.given and one.translation.unknown:
+        yield from labelled("change", ["none is known without that entry"])
     elif one.translation.partly:
         yield from labelled("change", ["none is known without the rest of that table"])
     elif not one.remedies:

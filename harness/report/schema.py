@@ -669,7 +669,7 @@ _COMMANDS: Final = {
         given=_or_null(
             _flag(
                 "Whether the tables as they are give that fault; null where that is not asked, or"
-                " the root is not given."
+                " the root, or an entry on which it depends, is not known."
             )
         ),
         explanations=_list(

@@ -10,6 +10,7 @@ from typing import Final
 from harness.inspect.fault import Explanation, Reproduction, explain_all
 from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.supposed import CHANGED, depends
 from harness.paging.address import Virtual
 from harness.paging.arm64.access import BELOW_0, Access, Fault, Kind, Outcome, Status, outcome
 from harness.paging.arm64.cpu import Sctlr, Tcr
@@ -213,8 +214,9 @@ def compare(
         return Reproduction(giving, (), wrong)
     by_tables = fault.status in CODES and fault.status not in _OTHERS
     unknown = by_tables and any(one.unrooted for one in explained)
-    reasons = () if unknown else _likely(snapshot, fault, far, explained)
-    return Reproduction((), tuple(explained), (*wrong, *reasons), unknown)
+    open_to = depends(snapshot, explained, lambda found: _gives(found, fault, far))
+    reasons = () if unknown or open_to else _likely(snapshot, fault, far, explained)
+    return Reproduction((), tuple(explained), (*wrong, *reasons), unknown, open_to)
 
 
 def _giving(
@@ -322,6 +324,9 @@ def _likely(
             "rights were given since, or the processor still used what was there before: it may"
             " keep a valid descriptor until TLBI"
         )
+    if snapshot.given:
+        yield CHANGED
+        return
     yield "the tables were changed since"
     high = far >> 55 & 1
     root = snapshot.cpu.ttbr1 if high else snapshot.cpu.ttbr0

@@ -15,6 +15,7 @@ from typing import Final
 from harness.inspect.fault import Explanation, Reproduction, explain_all
 from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.supposed import depends
 from harness.paging.address import Virtual
 from harness.paging.power.access import Access, Fault, Interrupt, Kind, Outcome, Status, outcome
 
@@ -228,8 +229,9 @@ def compare(
     if giving:
         return Reproduction(giving, (), wrong)
     unknown = _is_of_tables(fault) and any(one.unrooted for one in explained)
-    reasons = () if unknown else _likely(snapshot, fault, explained)
-    return Reproduction((), tuple(explained), (*wrong, *reasons), unknown)
+    open_to = depends(snapshot, explained, lambda found: _gives(found, fault))
+    reasons = () if unknown or open_to else _likely(snapshot, fault, explained)
+    return Reproduction((), tuple(explained), (*wrong, *reasons), unknown, open_to)
 
 
 _BY_ADDRESS: Final = (Interrupt.DATA_SEGMENT, Interrupt.INSTRUCTION_SEGMENT)

@@ -9,6 +9,7 @@ from typing import Final
 from harness.inspect.fault import Explanation, Reproduction, explain_all
 from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.supposed import CHANGED, depends
 from harness.paging.address import Virtual
 from harness.paging.riscv.access import Access, Cause, Fault, Kind, Outcome, outcome
 from harness.paging.riscv.cpu import Cpu, Envcfg, Mstatus
@@ -128,8 +129,9 @@ def compare(
     )
     if giving:
         return Reproduction(giving, (), wrong)
-    reasons = (*wrong, *_likely(snapshot, fault, stval, explained))
-    return Reproduction((), tuple(explained), reasons)
+    open_to = depends(snapshot, explained, lambda found: _gives(found, fault, stval))
+    reasons = () if open_to else _likely(snapshot, fault, stval, explained)
+    return Reproduction((), tuple(explained), (*wrong, *reasons), depends=open_to)
 
 
 def _is_another(one: Explanation) -> str:
@@ -191,8 +193,13 @@ def _likely(
             "rights were given since, or the hart still used what was there before: it may keep"
             " entries, and even absent ones, until SFENCE.VMA"
         )
-    elif any(isinstance(one, Fault) and one.cause in _ACCESS_FAULTS for one in outcomes):
+    elif not snapshot.given and any(
+        isinstance(one, Fault) and one.cause in _ACCESS_FAULTS for one in outcomes
+    ):
         yield "a table on the way lies outside this memory: what is there decides"
+    if snapshot.given:
+        yield CHANGED
+        return
     yield "the tables were changed since"
     satp = f"{snapshot.cpu.satp:#x}"
     yield f"another address space: here satp is {satp}; or another hart's registers"

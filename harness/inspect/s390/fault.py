@@ -13,6 +13,7 @@ from typing import Final
 from harness.inspect.fault import Explanation, Reproduction, explain_all
 from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.supposed import depends
 from harness.paging.address import Virtual
 from harness.paging.s390.access import (
     FETCHES,
@@ -170,8 +171,9 @@ def _compare(
     giving = tuple(one for one in explained if _gives(one.outcome, fault) and not one.unknown)
     if giving:
         return Reproduction(giving, (), wrong)
-    reasons = (*wrong, *_likely(snapshot, fault, address, explained))
-    return Reproduction((), tuple(explained), reasons)
+    open_to = depends(snapshot, explained, lambda found: _gives(found, fault))
+    reasons = () if open_to else _likely(snapshot, fault, address, explained)
+    return Reproduction((), tuple(explained), (*wrong, *reasons), depends=open_to)
 
 
 def _is_another(one: Explanation) -> str:

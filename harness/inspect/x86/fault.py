@@ -10,6 +10,7 @@ from harness.inspect.decode import Bits
 from harness.inspect.fault import Explanation, Reproduction, explain_all
 from harness.inspect.number import read
 from harness.inspect.snapshot import QuestionError, Snapshot
+from harness.inspect.supposed import CHANGED, depends, is_open
 from harness.inspect.tour import lines as lines_of
 from harness.inspect.translation import Translation
 from harness.inspect.x86 import data
@@ -236,19 +237,26 @@ def compare(
         _is_another(one)
         for one in explain_all(snapshot, cr2, named, linux)
         if not _gives(one.outcome, seen)
+        and not (one.access in seen.accesses and is_open(snapshot, one))
     )
-    giving = tuple(
-        one
-        for one in explained
-        if _gives(one.outcome, seen) or any(_gives(there.outcome, seen) for there in one.elsewhere)
-    )
+    giving = _giving(explained, seen)
     if giving:
         explicit = tuple(one for one in giving if not one.access.implicit)
         where = tuple(dict.fromkeys(one for each in giving for one in _conditions(each, seen)))
         where = (*others, *where, *(() if explicit else (_IMPLICIT,)))
         return Reproduction(explicit or giving, (), where)
     instead = tuple(one for one in explained if not one.access.implicit)
-    return Reproduction((), instead, (*others, *_likely(snapshot, seen, cr2, instead)))
+    open_to = depends(snapshot, explained, lambda found: _gives(found, seen))
+    reasons = () if open_to else _likely(snapshot, seen, cr2, instead)
+    return Reproduction((), instead, (*others, *reasons), depends=open_to)
+
+
+def _giving(explained: Sequence[Explanation], seen: SeenFault) -> tuple[Explanation, ...]:
+    return tuple(
+        one
+        for one in explained
+        if _gives(one.outcome, seen) or any(_gives(there.outcome, seen) for there in one.elsewhere)
+    )
 
 
 def _is_another(one: Explanation) -> str:
@@ -261,6 +269,11 @@ def _is_another(one: Explanation) -> str:
     return f"a {one.access} {what} there, so that another access raised this fault"
 
 
+def _is_given(snapshot: Snapshot, seen: SeenFault, cr2: Virtual) -> bool:
+    """Whether the tables as they are give the fault."""
+    return bool(_giving(explain_all(snapshot, cr2, seen.accesses), seen))
+
+
 WIDTHS_TRIED: Final = range(WIDTHS[-1], NARROWEST - 1, -1)
 """MAXPHYADDRs, the widest first."""
 
@@ -269,13 +282,13 @@ def fitting(snapshot: Snapshot, seen: SeenFault, cr2: Virtual) -> Snapshot:
     """The snapshot with the widest MAXPHYADDR, or else EFER.NXE, by which its entries give the
     fault, if that was assumed and they do not with what was; and a note of it."""
     cpu = snapshot.cpu
-    if cpu.mode is Mode.BITS_32 or not snapshot.unsure or compare(snapshot, seen, cr2).giving:
+    if cpu.mode is Mode.BITS_32 or not snapshot.unsure or _is_given(snapshot, seen, cr2):
         return snapshot
     switched = replace(snapshot, cpu=replace(cpu, efer=cpu.efer ^ Efer.NXE))
-    nxe = "efer" in snapshot.unsure and compare(switched, seen, cr2).giving
+    nxe = "efer" in snapshot.unsure and _is_given(switched, seen, cr2)
     for width in WIDTHS_TRIED if "maxphyaddr" in snapshot.unsure else ():
         other = replace(snapshot, cpu=replace(cpu, maxphyaddr=width))
-        if other.cpu.base == cpu.base and compare(other, seen, cr2).giving:
+        if other.cpu.base == cpu.base and _is_given(other, seen, cr2):
             too = f"; with EFER.NXE={int(not cpu.nxe)} they give it, too (--efer)" if nxe else ""
             note = (
                 f"Assumed: MAXPHYADDR={width}, the widest with which these entries give the"
@@ -390,10 +403,7 @@ def _likely(
             " had it (4.10.4.2)"
         )
     if snapshot.given:
-        yield (
-            "the entries are what the handler read after the fault, and another processor changed"
-            " them in between"
-        )
+        yield CHANGED
         return
     yield "the tables were changed since"
     yield from _unused(snapshot, found, bool(seen.code & Error.W))

@@ -76,8 +76,6 @@ def hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
         yield (
             f"none of the tables: the address itself must be another, {meant:#x} by its lower bits"
         )
-    elif one.translation.unknown:
-        yield "none is known without that entry"
     elif isinstance(one.outcome, Fault) and one.outcome.reason is Reason.NO_MEMORY:
         yield "none of the tables: satp must lead to a root's table in memory"
     else:

@@ -89,9 +89,6 @@ def _is_not_canonical(outcome: Outcome) -> bool:
 
 def hopeless(cpu: Cpu, one: Explanation) -> Iterator[str]:
     """Why no change helps."""
-    if one.translation.unknown:
-        yield "none is known without that entry"
-        return
     if isinstance(one.outcome, Unbacked):
         yield "none of the tables: CR3 must lead to a root's table in memory"
         return

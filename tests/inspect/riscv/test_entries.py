@@ -79,7 +79,7 @@ def test_what_is_not_given_is_unknown(tmp_path: Path) -> None:
     assert "user read at 0x1000: unknown, for the PTE is not given" in out
     assert "change    none is known without that entry" in out and "rule" not in out
     code = run("fault", "0x1000", "--code", "5", *way, *satp, cwd=tmp_path)[1]
-    assert "These entries do not give this fault." in code
+    assert "These entries may give this fault: it depends on the PTE, which is not given." in code
     low = ("--entries", "pte=200000d7", *satp)
     out = run("walk", "0x1000", *low, cwd=tmp_path)[1]
     assert "0x1000: 0x80000000, in a 4K page" in out

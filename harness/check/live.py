@@ -818,6 +818,7 @@ class Live(ABC):
                 f" live.probe ({self.SOURCE})"
             )
         expected = f"{told.expected}; at call {asked.number} of live.probe"
+        expected += _departing(asked, lane, results[lane])
         return replace(told, expected=expected, hint=hint, count=len(lanes))
 
     # The entries in the end.
@@ -910,6 +911,20 @@ def from_root(asked: Asked, lane: int, result: np.void) -> str:
         if is_read
     )
     return ", ".join(told) or "none"
+
+
+def _departing(asked: Asked, lane: int, result: np.void) -> str:
+    """The entries of a path as an access should leave them, from the root down, where the machine
+    has left them otherwise: A that is set without need is its choice."""
+    used = asked.paths.used[::-1, lane]
+    before = asked.paths.raw[::-1, lane][used]
+    after = in_turn(asked, asked.after)[::-1, lane][used]
+    seen = result["after"][: len(used)][used]
+    if not ((seen ^ after) & ~(np.uint64(asked.format.accessed) & ~after)).any():
+        return ""
+    pairs = zip(before.tolist(), after.tolist(), strict=True)
+    told = ", ".join(f"{old:#x} -> {new:#x}" for old, new in pairs)
+    return f"; entries from the root down: {told}"
 
 
 def in_turn(asked: Asked, after: Words) -> Words:

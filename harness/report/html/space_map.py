@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness.check.keys import in_units
+from harness.check.keys import LETTERS, in_units
 from harness.inspect import architecture
 from harness.inspect import graph as graphs
 from harness.inspect.graph import Floor, Graph, RowKind
@@ -49,6 +49,7 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
     rights  the letters of rights; a set of rights is a number, its bit i the letter i
     effective
             of pages, by the rights of the way and of the entry: those that have an effect
+    legend  samples of rights, and what their colours mean
     roots   first address, last address, the address that slot 0 of the table would span, and the
             register that leads there; the table of root i is table i
     kinds   what entries are: kind, rights, text, and bytes from the memory of one to the next
@@ -72,6 +73,7 @@ def as_object(snapshot: Snapshot) -> dict[str, Any] | None:
         "bytes": format.entry_bytes,
         "rights": letters(format, format.rights_mask),
         "effective": _effective(snapshot.cpu),
+        "legend": _legend(format),
         "roots": [
             [
                 *(f"{at:x}" for at in (root.span.first, root.span.last, root.first_address(0))),
@@ -269,6 +271,28 @@ def _own(cpu: Cpu, table: Table, run: _Run) -> int:
         return given
     words = [np.array([word], np.uint64) for word in (given, run.raw)]
     return int(architecture.effective_in(cpu, *words)[0])
+
+
+def _legend(format: Format) -> list[tuple[str, str]]:
+    """Samples of rights as this format has them, and what each is."""
+    bits = {LETTERS[name]: bit for name, bit in format.rights.items()}
+    user, read, write, execute = (bits.get(letter, 0) for letter in "urwx")
+    granted = [read | user | more for more in (0, write, execute, write | execute)]
+    samples = [*dict.fromkeys(letters(format, one) for one in granted)]
+    legend = [(text, SAID["w" in text, "x" in text]) for text in samples]
+    if user:
+        said = "the supervisor's: outlined, and half as high in strips"
+        legend.append((letters(format, read | write), said))
+    return legend
+
+
+SAID: Final = {
+    (False, False): "read only",
+    (True, False): "writable",
+    (False, True): "executable",
+    (True, True): "writable and executable",
+}
+"""What pages are, by whether they can be written and executed."""
 
 
 def _rights(format: Format, granted: int) -> int:

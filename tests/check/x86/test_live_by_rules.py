@@ -277,6 +277,36 @@ class Elsewhere(ByRules):
         return results
 
 
+class Unmarked(ByRules):
+    """A guest that sets neither A nor D in the entry of a page."""
+
+    def tampered(self, results: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        results["after"][:, 3] &= ~np.uint64(A | D)
+        return results
+
+
+def test_marks_that_alone_are_missing_are_expected_by_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.check.live.EXAMPLES", 1 << 16)
+    guest = guest_of(kind=Unmarked)
+    space = new_space(guest, 4)
+    live = new_live(guest, space)
+    space.map(PAGE, space.frames(1), 0, space.format.granting("write", "execute")).done()
+    live.probe(page(0))
+    told = [one for one in live.run().disagreements if one.access is not None]
+    assert len(told) > 2
+    for one in told:
+        due, had = (
+            [int(pair.split(" -> ")[1], 16) for pair in text.split("root down: ")[1].split(", ")]
+            for text in (one.expected, one.observed)
+        )
+        assert due[:3] == had[:3]
+        assert due[3] & ~(A | D) == had[3]
+        assert due[3] & A
+    assert any(int(one.expected.rpartition(" -> ")[2], 16) & D for one in told)
+
+
 def test_the_word_that_was_found_is_told_and_which_mark_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

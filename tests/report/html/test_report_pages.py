@@ -205,6 +205,28 @@ def test_the_map_of_a_space_of_riscv_finds_both_ways(
         assert "is not present" in page.inner_text("#answer")
 
 
+@pytest.mark.parametrize(
+    ("name", "levels", "samples"),
+    [
+        ("smallest", 4, ["ur--", "urw-", "ur-x", "urwx", "-rw-"]),
+        ("riscv/smallest", 3, ["ur--", "urw-", "ur-x", "urwx", "-rw-"]),
+        ("arm64/smallest", 4, ["ur---", "urw--", "ur-x-", "urwx-", "-rw--"]),
+        ("s390/smallest", 5, ["-r--", "-rw-", "-r-x", "-rwx"]),
+    ],
+)
+def test_the_legend_of_a_map_has_the_rights_of_its_format(
+    browser: Browser, tmp_path: Path, name: str, levels: int, samples: list[str]
+) -> None:
+    with opened(browser, space(tmp_path, layout.snapshot(name, levels, {}))) as page:
+        legend = page.locator("#legend")
+        assert legend.locator(".rights").all_inner_texts() == samples
+        said = legend.locator("dd").all_inner_texts()
+        assert any("supervisor" in one for one in said) == any("u" in one for one in samples)
+        for text, what in zip(samples, said, strict=True):
+            if "supervisor" not in what:
+                assert ("writable" in what, "executable" in what) == ("w" in text, "x" in text)
+
+
 def test_rights_of_every_kind_stay_beside_what_a_row_holds(
     browser: Browser, tmp_path: Path
 ) -> None:

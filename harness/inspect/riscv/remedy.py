@@ -22,7 +22,23 @@ from harness.paging.walk import Step, Walk, walk
 
 def remedies(cpu: Cpu, memory: Memory, address: Virtual, access: Access) -> tuple[Remedy, ...]:
     """The changes that would let an access pass that does not, the likeliest to be meant first."""
-    return tried(_MOVES, cpu, memory, address, access)
+    found = tried(_MOVES, cpu, memory, address, access)
+    return tuple(one for one in found if _keeps_pages(memory, one))
+
+
+def _keeps_pages(memory: Memory, one: Remedy) -> bool:
+    """Whether no page becomes a pointer, unless that is all: where a page's entry leads is no table
+    to be mended, or to be made."""
+    alone = len(one.entries) == 1 and one.missing is None
+    changes = [(entry.old, entry.new) for entry in one.entries if not alone]
+    if one.missing is not None and one.missing.slot is not None:
+        slot = one.missing.slot
+        held = memory.load(slot.address, slot.table.format.entry_bytes)
+        changes.append((held or 0, one.missing.old))
+    return not any(old & _RIGHTS and not new & _RIGHTS for old, new in changes)
+
+
+_RIGHTS: Final = R | W | X
 
 
 def _walk(cpu: Cpu, memory: Memory, address: Virtual, access: Access) -> Walk | None:
@@ -79,6 +95,8 @@ def _wellformed(step: Step, needed: int) -> Iterator[tuple[int, int]]:
     for part in shape.reserved:
         if (raw ^ part.value) & part.mask:
             yield part.value & ~raw, part.mask & ~part.value & raw
+            if level.pointer is not None and not shape.points:  # it was meant as one
+                yield 0, (_RIGHTS | U | A | D) & raw
             if part.value:  # only a NAPOT page's size must equal a value
                 yield 0, N
             return

@@ -96,6 +96,7 @@ _CLEARED: Final = {
     "PBMT": "clears a bit of PBMT: makes {} reachable",
     "N": "clears N: makes {} as large as its slot",
 }
+_NOT_IN_POINTERS: Final = "clears R, W and X: a pointer, whose table decides {}"
 _IN_POINTERS: Final = "clears what is reserved in pointers: U, A and D"
 """What changing a bit does to the addresses that the entry serves."""
 
@@ -107,6 +108,7 @@ def deeds(cpu: Cpu, entry: EntryChange) -> str:
     is_page, cleared = isinstance(made, Leaf), _CLEARED
     if not is_page:
         cleared = {**_CLEARED, **dict.fromkeys("UAD", _IN_POINTERS)}
+        cleared |= dict.fromkeys("RWX", _NOT_IN_POINTERS)
     said = []
     for part in decode.read(cpu, entry.old, level).parts:
         if not part.mask & changed or part.role is Role.IGNORED:

@@ -60,8 +60,8 @@ PLANTED = {
         [
             "E   Failed: * answers disagree on tcg",
             "E   probe: * at 0x7f12345*",
-            "E     hint      a flush may be missing: 0x7f12345*000* was unmapped and not flushed,"
-            " and * still end* as at call 1 of live.probe (SDM 4.10.4)",
+            "E     hint      a flush may be missing: 0x7f12345*000* was unmapped and was not"
+            " flushed, and * still end* as at call 1 of live.probe (SDM 4.10.4)",
             "E     expected  #PF(0x*) at level 0: the entry is not present (4.7); at call 2 of *",
         ],
     ),

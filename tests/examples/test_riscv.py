@@ -80,8 +80,8 @@ PLANTED = {
         [
             "E   Failed: * answer* disagree* on tcg",
             "E   probe: * with SUM=* at 0x3f1234*",
-            "E     hint      a flush may be missing: 0x3f1234*000* was unmapped and not flushed,"
-            " and * still end* as at call 1 of live.probe (Supervisor Memory-Management Fence *",
+            "E     hint      a flush may be missing: 0x3f1234*000* was unmapped and was not"
+            " flushed, and * still end* as at call 1 of live.probe (Supervisor Memory-Management *",
             "E     expected  cause 1*: the entry has V=0 (step 3); at call 2 of live.probe",
         ],
     ),

@@ -22,10 +22,10 @@ from harness.inspect.lint import (
     self_map,
 )
 from harness.inspect.snapshot import Snapshot
-from harness.paging.entry import Leaf, Malformed
+from harness.paging.entry import Leaf, Malformed, Pointer
 from harness.paging.memory import Mask
 from harness.paging.riscv.cpu import Cpu
-from harness.paging.riscv.formats import NAPOT_BITS, PAGE_BITS, A, D, N
+from harness.paging.riscv.formats import NAPOT_BITS, PAGE_BITS, A, D, N, R, W, X
 
 SECTIONS: Final = {
     "reserved-bits": "Translation Process",
@@ -117,9 +117,13 @@ def closed(_: Cpu) -> tuple[bool, bool]:
 
 def lower(cpu: Cpu, reading: Reading) -> str:
     """What a superpage that is not aligned is in a table of a lower level, where pages are small
-    enough; of all else there is nothing to tell, for entries of all levels look the same."""
+    enough, or as a pointer, where it has nothing of a page but rights; of all else there is nothing
+    to tell, for entries of all levels look the same."""
     if not isinstance(reading.entry, Malformed):
         return ""
+    pointer = cpu.format.decode(reading.raw & ~(R | W | X), reading.level)
+    if isinstance(pointer, Pointer):
+        return f"without R, W and X a pointer, to the table at {pointer.table.address:#x}"
     made = (cpu.format.decode(reading.raw, level) for level in reversed(range(reading.level)))
     page = next((one for one in made if isinstance(one, Leaf)), None)
     if page is None:

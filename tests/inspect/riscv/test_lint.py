@@ -15,7 +15,7 @@ from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Physical
 from harness.paging.memory import BufferMemory
 from harness.paging.riscv.cpu import Cpu, Mode
-from harness.paging.riscv.formats import A, D, N, R, V, W
+from harness.paging.riscv.formats import A, D, N, R, V, W, X
 
 NC = 1 << 61
 FRAME = 0x8000_0000 >> 2
@@ -96,11 +96,16 @@ def test_pages_that_the_hart_does_not_mark_are_a_note() -> None:
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (FRAME | 1 << 10 | V | R | A | D, "a 4K page at 0x80001000"),
-        (FRAME | 1 << 19 | V | R | A | D, "a 2M page at 0x80200000"),
+        (FRAME | 1 << 10 | V | R | A | D, "in a table of a lower level, a 4K page at 0x80001000"),
+        (FRAME | 1 << 19 | V | R | A | D, "in a table of a lower level, a 2M page at 0x80200000"),
+        (FRAME | 1 << 10 | V | R, "without R, W and X a pointer, to the table at 0x80001000"),
+        (
+            FRAME | 1 << 10 | V | R | W | X,
+            "without R, W and X a pointer, to the table at 0x80001000",
+        ),
     ],
 )
-def test_a_superpage_that_is_not_aligned_is_told_as_a_page_of_a_lower_level(
+def test_a_superpage_that_is_not_aligned_is_told_as_a_page_of_a_lower_level_or_a_pointer(
     raw: int, said: str
 ) -> None:
     words = np.zeros(2 * 512, np.uint64)
@@ -109,7 +114,7 @@ def test_a_superpage_that_is_not_aligned_is_told_as_a_page_of_a_lower_level(
     snapshot = Snapshot("test", cpu, BufferMemory(words.view(np.uint8)), None)
     broken, _ = lint(snapshot, memory_type.types(None), (), 10)
     (finding,) = next(one for one in broken if one.rule.name == "reserved-bits").findings
-    assert finding.detail.endswith(f"below a superpage; in a table of a lower level, {said}")
+    assert finding.detail.endswith(f"below a superpage; {said}")
 
 
 def test_a_malformed_pointer_is_none_of_the_entries_that_would_map_a_frame() -> None:

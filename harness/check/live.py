@@ -165,6 +165,11 @@ class Asked:
         """Each entry after its own access, with no more set than must be; shape (levels, n)."""
         return self.paths.raw | self.allowed * self.sets
 
+    @cached_property
+    def after_in_turn(self) -> Words:
+        """The same after what the accesses of the lanes before it left, too."""
+        return in_turn(self, self.after)
+
     def reordered(self, order: Counts, value: Words) -> Self:
         """The same accesses in another order, with other values to be stored."""
         return replace(_taken(self, order), value=value)
@@ -918,7 +923,7 @@ def _departing(asked: Asked, lane: int, result: np.void) -> str:
     has left them otherwise: A that is set without need is its choice."""
     used = asked.paths.used[::-1, lane]
     before = asked.paths.raw[::-1, lane][used]
-    after = in_turn(asked, asked.after)[::-1, lane][used]
+    after = asked.after_in_turn[::-1, lane][used]
     seen = result["after"][: len(used)][used]
     if not ((seen ^ after) & ~(np.uint64(asked.format.accessed) & ~after)).any():
         return ""

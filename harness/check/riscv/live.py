@@ -18,7 +18,7 @@ import numpy.typing as npt
 from harness.check import live
 from harness.check.compare import PROBE, Comparison, Disagreement
 from harness.check.hole import find_root_hole
-from harness.check.live import READ, WRITTEN, Asked, Flushed, from_root, in_turn, watch
+from harness.check.live import READ, WRITTEN, Asked, Flushed, from_root, watch
 from harness.check.marks import mark, marked, put_marks
 from harness.check.riscv.cases import Stated
 from harness.check.riscv.marks import CODE, CODE_BYTES, code_mark, put_code
@@ -176,7 +176,7 @@ class Live(live.Live):
         code_end = asked.address + np.uint64(CODE_BYTES - 4)
         where = np.where(allowed, code_end, asked.address)
         agree &= ~asked.fetches | (results["epc"] == where)
-        after = in_turn(asked, asked.after)
+        after = asked.after_in_turn
         for level in range(levels):
             seen = results["after"][:, levels - 1 - level]
             agree &= (seen == after[level]) | ~asked.paths.used[level]

@@ -19,6 +19,26 @@ from harness.paging.table import Root, Slot, Table
 
 P, RW, US, PWT, PCD, A, D, PS, G, XD = (1 << n for n in (0, 1, 2, 3, 4, 5, 6, 7, 8, 63))
 
+GUARDED = """
+title = "Guarded"
+arch = "power"
+levels = [4]
+
+[[map]]
+virtual = 0x1000
+size = "4K"
+count = 2
+rights = "urwx"
+bits = ["R", "C", "ATT=2"]
+
+[[map]]
+virtual = 0x3000
+size = "4K"
+rights = "urwx"
+bits = ["R", "C"]
+"""
+"""A layout of POWER, of which nothing is fetched from the first pages: their storage is guarded."""
+
 
 def memory_of(words: list[int]) -> BufferMemory:
     return BufferMemory(np.array(words, np.uint64).view(np.uint8))

@@ -30,6 +30,7 @@ from harness.report.ranges import as_objects, cells
 from harness.report.schema import schema
 from harness.report.text import letters as rights_letters
 from tests.cli.commands import run
+from tests.inspect.spaces import GUARDED
 
 LAYOUTS = (
     *("rights", "without-wp", "riscv/rights", "s390/rights", "s390/without-iep"),
@@ -183,26 +184,6 @@ def test_every_rule_that_is_not_applied_is_named(where: str) -> None:
         assert rule in said
     named = re.split(", | and (?!dirty)", said.partition(": ")[2].strip())
     assert sorted(named) == sorted(NOT_APPLIED)
-
-
-GUARDED = """
-title = "Guarded"
-arch = "power"
-levels = [4]
-
-[[map]]
-virtual = 0x1000
-size = "4K"
-count = 2
-rights = "urwx"
-bits = ["R", "C", "ATT=2"]
-
-[[map]]
-virtual = 0x3000
-size = "4K"
-rights = "urwx"
-bits = ["R", "C"]
-"""
 
 
 def test_conditions_objects_and_maps_go_by_effective_rights_too(tmp_path: Path) -> None:

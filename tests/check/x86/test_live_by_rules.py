@@ -17,7 +17,7 @@ import pytest
 
 from harness.check import changes as table
 from harness.check.changes import NOTHING, RAM_BYTES, Change
-from harness.check.compare import PROBE
+from harness.check.compare import PROBE, Comparison
 from harness.check.live import NOT_SHOWN, RUNS
 from harness.check.marks import marked
 from harness.check.x86 import changes
@@ -285,16 +285,21 @@ class Unmarked(ByRules):
         return results
 
 
+def one_page(kind: type[ByRules]) -> tuple[int, Comparison]:
+    """The frame of a page that a guest of this kind is asked about, and what comes of that."""
+    guest = guest_of(kind=kind)
+    space = new_space(guest, 4)
+    live, frame = new_live(guest, space), space.frames(1)
+    space.map(PAGE, frame, 0, space.format.granting("write", "execute")).done()
+    live.probe(page(0))
+    return int(frame[0]), live.run()
+
+
 def test_marks_that_alone_are_missing_are_expected_by_value(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("harness.check.live.EXAMPLES", 1 << 16)
-    guest = guest_of(kind=Unmarked)
-    space = new_space(guest, 4)
-    live = new_live(guest, space)
-    space.map(PAGE, space.frames(1), 0, space.format.granting("write", "execute")).done()
-    live.probe(page(0))
-    told = [one for one in live.run().disagreements if one.access is not None]
+    told = [one for one in one_page(Unmarked)[1].disagreements if one.access is not None]
     assert len(told) > 2
     for one in told:
         due, had = (
@@ -311,19 +316,10 @@ def test_the_word_that_was_found_is_told_and_which_mark_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("harness.check.live.EXAMPLES", 1 << 16)
-    guest = guest_of(kind=Elsewhere)
-    space = new_space(guest, 4)
-    live = new_live(guest, space)
-    frame = space.frames(1)
-    space.map(PAGE, frame, 0, space.format.granting("write", "execute")).done()
-    live.probe(page(0))
-    found = live.run()
+    frame, found = one_page(Elsewhere)
     assert found.disagreed == 5  # what the supervisor may
     for one in found.disagreements:
-        assert (
-            one.expected
-            == f"reaches {int(frame[0]) + one.address % SIZE:#x}; at call 1 of live.probe"
-        )
+        assert one.expected == f"reaches {frame + one.address % SIZE:#x}; at call 1 of live.probe"
         saw = one.observed.split(";")[0]
         assert isinstance(one.access, Access) and not one.access.user
         word, _, mark = saw.removeprefix("done, and the word is ").partition(", the mark of ")
@@ -331,7 +327,7 @@ def test_the_word_that_was_found_is_told_and_which_mark_it_is(
             assert not mark
         else:
             assert int(mark, 16) == marked(int(word, 16)) != one.address
-            assert marked(int(word, 16) ^ 1 << 40) == int(frame[0]) + one.address % SIZE
+            assert marked(int(word, 16) ^ 1 << 40) == frame + one.address % SIZE
 
 
 # ---- a machine that keeps translations ----

@@ -21,6 +21,7 @@ from harness.paging.bulk import End
 from harness.report.diagram import picture
 from harness.report.html.walk import walk_page
 from harness.report.text import letters
+from tests.inspect.spaces import GUARDED
 from tests.report.html.browser import CONTRAST, chromium, opened
 
 PAGE = 0x5555_5555_5234
@@ -121,25 +122,6 @@ def test_the_map_opened_whole_shows_each_page_once_with_its_effective_rights(
     )
     assert expected
     assert found == expected
-
-
-GUARDED = """
-title = "Guarded"
-arch = "power"
-levels = [4]
-
-[[map]]
-virtual = 0x1000
-size = "4K"
-rights = "urwx"
-bits = ["R", "C", "ATT=2"]
-
-[[map]]
-virtual = 0x2000
-size = "4K"
-rights = "urwx"
-bits = ["R", "C"]
-"""
 
 
 @pytest.mark.parametrize("name", ["arm64/rights", "arm64/wxn", "guarded"])

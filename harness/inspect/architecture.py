@@ -363,6 +363,12 @@ def never_withheld(cpu: Cpu) -> int:
     return of(cpu).never_withheld(cpu)
 
 
+def not_given(snapshot: Snapshot) -> tuple[str, ...]:
+    """The registers that lead to roots and were not given, so that nothing is known of what these
+    serve."""
+    return tuple(name for name in of(snapshot.cpu).roots if name in snapshot.unsure)
+
+
 def effective(cpu: Cpu, granted: Words, raw: Words) -> Words:
     """The effective rights of pages, as bits of the format, shape (n,): those that all entries
     grant together, but for what other rights and other bits of the page's entry leave without
@@ -395,15 +401,20 @@ def effective_together(cpu: Cpu, granted: Words) -> Words:
 @lru_cache(maxsize=1 << 12)  # a dump asks of the same few for each of its ranges
 def effective_of(cpu: Cpu, granted: int, raw: int) -> int:
     """The effective rights of one page."""
+    kept = np.array([effective_in_of(cpu, granted, raw)], np.uint64)
+    return int(effective_together(cpu, kept)[0])
+
+
+def effective_in_of(cpu: Cpu, granted: int, raw: int) -> int:
+    """`effective_in` of one page."""
     words = [np.array([word], np.uint64) for word in (granted, raw)]
-    return int(effective(cpu, *words)[0])
+    return int(effective_in(cpu, *words)[0])
 
 
 def why_ineffective(cpu: Cpu, granted: int, raw: int) -> str:
     """Why some of the rights that entries grant have no effect; empty where all have."""
     asked = of(cpu)
-    words = [np.array([word], np.uint64) for word in (granted, raw)]
-    kept = int(effective_in(cpu, *words)[0])
+    kept = effective_in_of(cpu, granted, raw)
     said = [asked.ineffective_in[1]] if kept != granted else []
     said += (
         why

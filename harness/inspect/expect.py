@@ -479,7 +479,7 @@ def unmet(snapshot: Snapshot, meant: Expectations, aside: Sequence[Span] = ()) -
             " nothing is expected of them"
         )
     spans = architecture.of(cpu).addresses(cpu)
-    lost = [name for name in architecture.of(cpu).roots if name in snapshot.unsure]
+    lost = architecture.not_given(snapshot)
     for expect in here:
         _check(expect.part(cpu), expect, spans, lost)
     found: list[Unmet] = []

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final
 
+from harness.inspect import architecture
 from harness.inspect.snapshot import Snapshot
 from harness.paging.address import Span
 from harness.paging.processor import Cpu
@@ -46,7 +47,7 @@ def looked_at(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "source": snapshot.title,
         "cpu": _cpu_of(snapshot),
-        "not_given": list(state.not_given(snapshot)),
+        "not_given": list(architecture.not_given(snapshot)),
         "assumed": list(snapshot.assumed),
         "notes": list(state.notes(snapshot)),
     }
@@ -57,7 +58,7 @@ def _cpu_of(snapshot: Snapshot) -> dict[str, Any]:
     found, given = cpu_object(snapshot.cpu), snapshot.given
     if given and snapshot.cpu.base in given.unplaced:
         found |= state.of(snapshot.cpu).rootless(found)
-    if names := state.not_given(snapshot):
+    if names := architecture.not_given(snapshot):
         found |= state.of(snapshot.cpu).ungiven(found, names)
     return found
 

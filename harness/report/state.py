@@ -51,16 +51,9 @@ def head_lines(snapshot: Snapshot) -> Iterator[str]:
     yield from (f"Note: {sentence}" for sentence in notes(snapshot))
 
 
-def not_given(snapshot: Snapshot) -> tuple[str, ...]:
-    """The registers that lead to roots and were not given, so that nothing is known of what these
-    serve."""
-    asked = architecture.of(snapshot.cpu)
-    return tuple(name for name in asked.roots if name in snapshot.unsure)
-
-
 def not_given_lines(snapshot: Snapshot) -> Iterator[str]:
     """That the addresses which these serve were not checked; nothing where all are given."""
-    for name in not_given(snapshot):
+    for name in architecture.not_given(snapshot):
         yield f"Not given: --{name}. The addresses it serves were not checked."
 
 
@@ -98,7 +91,7 @@ def roots_text(snapshot: Snapshot) -> str:
 
 def _several(snapshot: Snapshot) -> tuple[tuple[str, ...], ...]:
     """The roots that are not given, for an architecture that has several; else nothing."""
-    return (lost,) if (lost := not_given(snapshot)) else ()
+    return (lost,) if (lost := architecture.not_given(snapshot)) else ()
 
 
 def root_text(cpu: Cpu) -> str:

@@ -269,8 +269,7 @@ def _own(cpu: Cpu, table: Table, run: _Run) -> int:
     given = table.format.granted(run.raw, table.level)
     if run.kind != RowKind.PAGE:
         return given
-    words = [np.array([word], np.uint64) for word in (given, run.raw)]
-    return int(architecture.effective_in(cpu, *words)[0])
+    return architecture.effective_in_of(cpu, given, run.raw)
 
 
 def _legend(format: Format) -> list[tuple[str, str]]:

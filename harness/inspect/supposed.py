@@ -73,12 +73,14 @@ def _supposed(slot: Slot, address: Virtual) -> Iterator[Mapping[int, int]]:
     """Words of memory by which the walk of an address goes on from a slot and ends."""
     format, words = slot.table.format, dict[int, int]()
     free = free_tables(format, {slot.table.address})
-    for level in range(slot.level, -1, -1):
+    while True:
+        level = slot.level
         yield from ({**words, slot.address: raw} for raw in _entries(format, level))
-        if level:
-            below = next(free)
-            words[slot.address] = format.pointer(below, level, format.open_pointer(level))
-            slot = Table(format, below, level - 1).slot_for(address)
+        if not level:
+            return
+        below = next(free)
+        words[slot.address] = format.pointer(below, level, format.open_pointer(level))
+        slot = Table(format, below, level - 1).slot_for(address)
 
 
 CHANGED: Final = (
@@ -94,14 +96,12 @@ _FIELD: Final = 1 << 4
 def _entries(format: Format, level: int) -> Iterator[int]:
     """Entries of a level at which a walk ends."""
     here = format.levels[level]
-    yield here.empty
     yield from (pattern.value for pattern in here.absent)
     for shape in here.shapes:
-        start = shape.clean.value
-        yield from (start ^ bit for part in shape.reserved for bit in each(part.mask))
-        yield from (start & ~one.pattern.mask | one.pattern.value for one in shape.forbidden)
-        yield start | shape.address_mask
-        marks = _marks(format, shape)
+        start, marks = shape.clean.value, _marks(format, shape)
+        full = start | marks  # which keeps a page one, where it is rights that tell it from a table
+        yield from (full ^ bit for bit in each(shape.reserved_mask))
+        yield full | shape.address_mask
         for chosen in _choices(marks):
             yield start | chosen
             for field in shape.bits.values():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from harness.inspect.fault import explain_all
 from harness.inspect.overlay import Overlay
 from harness.inspect.snapshot import Snapshot
 from harness.inspect.sources import layout
-from harness.inspect.supposed import depends
+from harness.inspect.supposed import _entries, depends
+from harness.inspect.trial import each
 from harness.paging.address import Physical, Virtual
 from harness.paging.entry import Leaf, Pointer
+from harness.paging.format import Format
 from harness.paging.memory import Mask, Memory, Words
 from harness.paging.processor import root_for
 from harness.paging.table import Slot
@@ -95,10 +98,53 @@ def test_the_faults_of_a_missing_entry_are_open_and_those_of_the_entries_above_a
             assert not any(isinstance(outcome, asked.allowed) for outcome in absent)
             assert absent[0] != absent[1]
             assert depends(cut, [one], partial(eq, absent[1]))
+            if one is explained[0]:
+                last = steps[-1].slot
+                lowest = raised(last, last.table.format.levels[last.level].empty)
+                assert depends(cut, [one], partial(eq, lowest))
             assert not depends(cut, [one], partial(eq, absent[0]))
             live = replace(cut, partial=False)  # a machine has no more memory than that
             assert not depends(live, [one], partial(eq, absent[1]))
 
+
+@pytest.mark.parametrize("arch", NAMES)
+def test_entries_of_each_kind_are_supposed_and_none_twice(arch: str) -> None:
+    """Absent by each pattern, malformed by each rule, and whatever decides of those that are not;
+    of fields with many values as many as are looked at."""
+    made, _ = machine(arch)
+    source = random.Random(arch)
+    formats = {root.table.format for root in made.cpu.roots}
+    for format, level in product(formats, range(made.cpu.levels)):
+        here, supposed = format.levels[level], [*_entries(format, level)]
+        assert not any(raw >> 8 * format.entry_bytes for raw in supposed)
+        absent = [raw for raw in supposed if here.is_absent(raw)]
+        assert all(any(map(pattern.matches, absent)) for pattern in here.absent)
+        for shape in here.shapes:
+            mine = [raw for raw in supposed if raw not in absent and here.shape(raw) is shape]
+            wrong = {shape.offending(raw) & shape.reserved_mask for raw in mine}
+            assert wrong >= {0, *each(shape.reserved_mask)}
+            assert all(any(map(one.pattern.matches, mine)) for one in shape.forbidden)
+            assert any(raw & shape.address_mask == shape.address_mask for raw in mine)
+
+            def decides(raw: int, level: int = level, format: Format = format) -> tuple[int, ...]:
+                return format.granted(raw, level), raw & format.accessed, raw & format.dirty
+
+            good = [raw for raw in mine if not shape.offending(raw)]
+            assert shape.points or len(good) == len(set(good))
+            fields = [0, *(one for one in shape.bits.values() if not one & shape.taken)]
+            seen = {field: {(*decides(raw), raw & field) for raw in good} for field in fields}
+            for _ in range(20):
+                raw = source.getrandbits(8 * format.entry_bytes) & ~shape.clean.mask
+                raw |= shape.clean.value
+                if here.is_absent(raw) or here.shape(raw) is not shape or shape.offending(raw):
+                    continue
+                for field in fields:
+                    if raw & field <= LOOKED_AT * (field & -field):
+                        assert (*decides(raw), raw & field) in seen[field]
+
+
+LOOKED_AT = 16
+"""Values of a field."""
 
 X86 = ("0x801000", "--entries")
 RISCV = ("--satp", "0x8000000000080000", "0x801000", "--entries")

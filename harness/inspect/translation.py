@@ -93,11 +93,11 @@ class Translation:
     reason: Enum | None
     backed: bool | None
     cpu: Any
-    unrooted: str | None = None
-    given: Given | None = None
-    rom: tuple[Span, ...] = ()
-    partial: bool = False
-    partly: bool = False
+    unrooted: str | None
+    given: Given | None
+    rom: tuple[Span, ...]
+    partial: bool
+    partly: bool
 
     @property
     def unknown(self) -> bool:

@@ -248,8 +248,7 @@ class _Trial:
         cost = sum((one.old ^ one.new).bit_count() for one in entries)
         cost += sum((one.old ^ one.new).bit_count() for one in settings)
         cost += sum(one.bits.bit_count() for one in made)
-        answer = self.outcome(state)
-        reaches = answer.physical if isinstance(answer, self.moves.allowed) and not made else None
+        reaches = None if made else self.outcome(state).physical
         suspect = any((one.old ^ one.new) & self._address(one) for one in entries)
         off = any(
             (one.old ^ one.new) & self.moves.registers[one.register].guards for one in settings

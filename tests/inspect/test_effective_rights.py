@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -214,6 +214,35 @@ def test_conditions_objects_and_maps_go_by_effective_rights_too(tmp_path: Path) 
         assert f"{right} has no effect: " in told
         walked = json.loads(run("walk", lost[0]["first"], *source[:3], cwd=tmp_path)[1])
         assert right not in walked["walks"][0]["effective_rights"]
+
+
+def test_each_rule_by_which_rights_have_no_effect_is_said_where_it_is_so_and_once() -> None:
+    """By all the rights that entries can grant together."""
+    of_el0, of_wxn = (
+        "EL1 executes nothing that EL0 may write",
+        "with WXN=1 nothing is executed that may be written",
+    )
+    for name, wxn in (("arm64/rights", False), ("arm64/wxn", True), ("rights", False)):
+        cpu = made(name).cpu
+        of_arm64 = name != "rights"
+        for given in combinations_of(cpu.format.rights):
+            granted = sum(cpu.format.rights[right] for right in given)
+            expected = [of_el0] * (of_arm64 and given >= {"user", "write", "supervisor execute"})
+            forbidden = {"write", "supervisor execute"}, {"user", "write", "user execute"}
+            expected += [of_wxn] * (wxn and any(given >= one for one in forbidden))
+            assert architecture.why_ineffective(cpu, granted, 0) == "; ".join(expected)
+    cpu = made("power/rights").cpu
+    for given in combinations_of(cpu.format.rights):
+        granted = sum(cpu.format.rights[right] for right in given)
+        for storage in 0, 0x10, 0x20, 0x30:  # ATT
+            is_lost = storage == 0x20 and "execute" in given
+            expected = ["nothing is fetched from guarded storage (ATT=2)"] * is_lost
+            assert architecture.why_ineffective(cpu, granted, storage) == "".join(expected)
+
+
+def combinations_of(names: Iterable[str]) -> list[set[str]]:
+    known = tuple(names)
+    return [set(some) for n in range(len(known) + 1) for some in combinations(known, n)]
 
 
 def test_pages_that_no_expectation_names_have_the_letters_of_dump(tmp_path: Path) -> None:

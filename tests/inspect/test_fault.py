@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from harness.inspect.fault import Reproduction, _Filled, explain, explain_all, told_everywhere
-from harness.inspect.snapshot import RESERVING, QuestionError, Snapshot
+from harness.inspect.snapshot import RESERVING, Given, QuestionError, Snapshot
 from harness.inspect.translation import Translation, translate
 from harness.inspect.x86 import entries
 from harness.inspect.x86.fault import SeenFault, compare, fitting, read_code
 from harness.inspect.x86.fault import told as told_of_x86
 from harness.paging.address import Physical, Virtual
 from harness.paging.memory import BufferMemory
-from harness.paging.x86.access import Access, Fault, Kind, Reason, Vector, outcome
+from harness.paging.x86.access import Access, Fault, Kind, Reason, Unbacked, Vector, outcome
 from harness.paging.x86.cpu import Cpu, Cr4, Efer, Mode
 from tests.paging.x86 import drawn
 from tests.paging.x86.made import path
@@ -60,6 +60,28 @@ def test_no_entry_is_to_blame_for_what_lass_denies() -> None:
         assert (found.outcome.reason, found.to_blame) == (Reason.LASS_DATA, ())
         changed = [[one.name for one in remedy.settings] for remedy in found.remedies]
         assert changed[:1] == [["EFLAGS.AC"]] and ["CR4.LASS"] in changed
+
+
+def test_what_a_pointer_probably_is_is_said_of_faults_that_are_known() -> None:
+    read, null = Access(Kind.READ, user=True), Virtual(0x10)
+    said = "a null pointer, with a member's offset of 0x10"
+    assert explain(at(*path(CPU, 7, 7, 7, 0)), null, read).pointer == said
+    assert explain(at(*path(CPU, 7, 7, 7, 7)), null, read).pointer is None
+    cpu, memory = path(CPU, 7, 7, 7, 7)
+    cut = at(cpu, BufferMemory(memory.octets[:0x4000].copy()))
+    assert explain(cut, null, read).pointer == said
+    of_entries = replace(cut, given=Given(frozenset({3, 2, 1}), frozenset()))
+    assert explain(of_entries, null, read).pointer is None
+
+
+def test_what_mends_a_table_of_which_a_part_is_there_is_not_known() -> None:
+    """Another in its place would lose that part."""
+    cpu, memory = path(CPU, 7, 7, 7, 7)
+    last = Virtual(0x1F_F000)
+    for size, changes in ((0x4800, 0), (0x4000, 1)):
+        cut = at(cpu, BufferMemory(memory.octets[:size].copy()))
+        found = explain(cut, last, Access(Kind.READ, user=True))
+        assert (isinstance(found.outcome, Unbacked), len(found.remedies)) == (True, changes)
 
 
 def test_an_access_that_is_allowed_sets_what_is_clear() -> None:

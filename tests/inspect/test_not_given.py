@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from harness.inspect import architecture
 from harness.inspect.check import Checked
+from harness.inspect.fault import explain
 from harness.inspect.sources import layout
+from harness.paging.address import Virtual
 from harness.paging.memory import BufferMemory
 from harness.report import check
 from tests.cli.commands import run
@@ -71,6 +74,30 @@ def test_tcr_is_as_it_was_given_whatever_roots_were(tmp_path: Path) -> None:
     assert "TTBR1 off" in run("walk", "0x400000", *off, cwd=tmp_path)[1]
     found = told("walk", "0x400000", *off, cwd=tmp_path)  # EPD1 that is given stays
     assert (found["cpu"]["tcr"], found["not_given"]) == (hex(tcr | 1 << 23), [])
+
+
+@pytest.mark.parametrize(
+    ("arch", "name", "address", "said"),
+    [
+        ("arm64", "ttbr0", 0x10, "a null pointer, with"),
+        ("arm64", "ttbr1", (1 << 64) - 12, "an error code in place of a pointer"),
+        ("power", "quadrant0", 0x10, "a null pointer, with"),
+    ],
+)
+def test_what_an_address_is_whose_root_is_not_given_is_not_guessed(
+    arch: str, name: str, address: int, said: str
+) -> None:
+    made = layout.snapshot(f"{arch}/smallest", 4, {})
+    off = {"ttbr0": {"tcr": 1 << 7}, "ttbr1": {"tcr": 1 << 23}, "quadrant0": {"quadrant0": 0}}[name]
+    changed = {key: bits and bits | getattr(made.cpu, key) for key, bits in off.items()}
+    cpu = replace(made.cpu, **changed)
+    (access,) = architecture.of(cpu).accesses("read", False, False)
+    for unsure in (frozenset[str](), frozenset((name,))):
+        found = explain(replace(made, cpu=cpu, unsure=unsure), Virtual(address), access)
+        assert found.unrooted == (name if unsure else None)
+        assert found.unknown is bool(unsure)
+        assert (found.pointer or "").startswith("" if unsure else said)
+        assert bool(unsure) is (found.pointer is None)
 
 
 @pytest.mark.parametrize("arch", ["arm64", "power"])

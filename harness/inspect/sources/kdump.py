@@ -212,8 +212,6 @@ def _unflattened(content: Content) -> Content:
         if where < 0 or length < 0:
             break
         place += _PIECE.size
-        if place + length > len(content):
-            raise content.cut(place + length, "pages")
         start.append(where)
         size.append(length)
         places.append(place)

@@ -123,18 +123,17 @@ _UNCOUNTED: Final = 0xFFFF
 
 class _ElfForm(NamedTuple):
     """Where in a header the offsets of the tables of segments and sections are, and the sizes and
-    numbers of their entries; and where in a segment's entry are its offset and size."""
+    numbers of their entries; and a segment's entry, as `struct` calls it: its offset and size."""
 
     word: str
     tables: int
     counts: int
-    offset: int
-    size: int
+    segment: str
 
 
 _ELF_FORMS: Final = {
-    b"\x02": _ElfForm("Q", 32, 54, 8, 32),
-    b"\x01": _ElfForm("I", 28, 42, 4, 16),
+    b"\x02": _ElfForm("Q", 32, 54, "8xQ16xQ16x"),
+    b"\x01": _ElfForm("I", 28, 42, "4xI8xI12x"),
 }
 """By class (System V ABI, ELF header and program header)."""
 
@@ -156,9 +155,9 @@ def as_memory(path: Path, content: Content) -> str | None:
     begin = content.part(0, _LOOKED_AT).tobytes()
     insist = "; --flat reads it as memory all the same"
     if begin.startswith(_ELF):
-        end = _described(content)
         whole_pages = len(content) % _LOOKED_AT == 0
-        if whole_pages and end is not None and end <= len(content) - _LOOKED_AT:
+        end = _described(content) if whole_pages else None
+        if end is not None and end <= len(content) - _LOOKED_AT:
             return (
                 f"{path} is memory, though it begins with an ELF header: what that describes ends"
                 f" at {end:#x}, and the file at {len(content):#x}"
@@ -175,26 +174,24 @@ def as_memory(path: Path, content: Content) -> str | None:
 
 
 def _described(content: Content) -> int | None:
-    """Where in its file ends what an ELF header describes (System V ABI); None where it has
-    neither byte order nor class, or says that there are more segments than it can count."""
+    """Where in its file, of a page at least, ends what an ELF header describes (System V ABI); None
+    where it has no byte order or no class, and where its table of segments has entries of another
+    size, more than it can count, or some behind the end of the file."""
     begin = content.part(0, _ELF_HEADER).tobytes()
     form, order = _ELF_FORMS.get(begin[4:5]), _ELF_ORDERS.get(begin[5:6])
-    if form is None or order is None or len(begin) < _ELF_HEADER:
+    if form is None or order is None:
         return None
     segments, sections = struct.unpack_from(f"{order}2{form.word}", begin, form.tables)
     apiece, count, section, section_count = struct.unpack_from(f"{order}4H", begin, form.counts)
-    if count == _UNCOUNTED:
+    segment = struct.Struct(order + form.segment)
+    if count == _UNCOUNTED or (count and apiece != segment.size):
         return None
-    end = int(max(segments + apiece * count, sections + section * section_count))
-    table = content.part(segments, apiece * count).tobytes()
-    width = struct.calcsize(f"{order}{form.word}")
-    for at in range(0, len(table) - form.size - width + 1, apiece or 1):
-        offset, size = (
-            struct.unpack_from(f"{order}{form.word}", table, at + place)[0]
-            for place in (form.offset, form.size)
-        )
-        end = max(end, offset + size)
-    return end
+    size = count * segment.size
+    table = content.part(segments, size).tobytes()
+    if len(table) < size:
+        return None
+    ends = (offset + held for offset, held in segment.iter_unpack(table))
+    return int(max(segments + size, sections + section * section_count, *ends))
 
 
 def as_core(path: Path, content: Content) -> None:

@@ -269,6 +269,35 @@ def test_a_kdump_has_its_pages_and_registers(
     assert (snapshot.cpu.cr3, snapshot.cpu.cr0) == (ROOT, CR0)
 
 
+def test_a_kdump_is_not_said_to_hold_what_the_guest_maps_alone(tmp_path: Path) -> None:
+    """As an ELF core is that was written with -p."""
+    (tmp_path / "core").write_bytes(dumped(MEMORY))
+    snapshot = opened(f"core:{tmp_path / 'core'}")
+    assert snapshot.assumed and not any("with -p" in one for one in snapshot.assumed)
+
+
+@pytest.mark.parametrize(
+    ("limit", "flat", "most"),
+    [
+        ("MOST_PAGES", False, (HIGH >> 12) + 2),
+        ("MOST_EDGES", False, 3),  # three bytes of the map: that of 0, the next, that of 4G
+        ("MOST_PIECES", True, 37),
+    ],
+)
+def test_as_much_of_a_kdump_is_looked_at_as_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, flat: bool, most: int
+) -> None:
+    octets = dumped(MEMORY)
+    piece = -(-len(octets) // (most - 1))  # one more is the head
+    path = tmp_path / "core"
+    path.write_bytes(flattened(octets, piece) if flat else octets)
+    monkeypatch.setattr(kdump, limit, most)
+    assert leads(opened(f"core:{path}")) == [(ADDRESS, LEAF)]
+    monkeypatch.setattr(kdump, limit, most - 1)
+    with pytest.raises(SourceError, match="more than"):
+        opened(f"core:{path}")
+
+
 def test_pages_that_were_left_out_are_no_memory_and_said(tmp_path: Path) -> None:
     path = tmp_path / "core"
     for there, said in (((), False), ((7,), True)):
@@ -287,6 +316,21 @@ def test_the_map_of_pages_is_read_to_its_end(pages: int) -> None:
         edges = kdump._edges(Path("core"), octets, pages).tolist()
         found = [page for one in range(0, len(edges), 2) for page in range(*edges[one : one + 2])]
         assert found == np.flatnonzero(bits).tolist()
+
+
+def test_runs_of_pages_that_are_all_there_or_all_left_out_are_one_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kdump, "MOST_EDGES", 2)
+    octets = np.repeat(np.array([0, 0xFF, 0], np.uint8), 64)
+    assert kdump._edges(Path("core"), octets, 8 * len(octets)).tolist() == [512, 1024]
+
+
+@pytest.mark.parametrize("end", [(-1, -1), (-1, 8), (0, -1)], ids=str)
+def test_a_negative_number_ends_the_pieces(tmp_path: Path, end: tuple[int, int]) -> None:
+    path = tmp_path / "core"
+    path.write_bytes(flattened(dumped(MEMORY))[:-16] + struct.pack(">qq", *end))
+    assert leads(opened(f"core:{path}")) == [(ADDRESS, LEAF)]
 
 
 @pytest.mark.parametrize(

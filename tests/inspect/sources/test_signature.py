@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import struct
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from harness.inspect.sources.signature import KNOWN
+from harness.inspect.snapshot import SourceError
+from harness.inspect.sources.content import Content
+from harness.inspect.sources.signature import KNOWN, as_memory
 from tests.cli.commands import run
 
 TABLES = struct.pack("<Q", 0x2067) + bytes(0xFF8)
@@ -148,6 +151,45 @@ def test_memory_with_a_program_at_its_beginning_goes_on_behind_it(
     assert (f"{told} at {ends:#x}, and the file at {size:#x}" in out) is memory
     assert ("not flat memory but an ELF program" in errors) is not memory
     assert run("dump", *where, "--flat", cwd=tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_elf_header_that_says_nothing_of_its_end_is_no_beginning_of_memory(
+    tmp_path: Path, order: str
+) -> None:
+    """Of no class or byte order that there is, with more segments than are counted, with those of
+    another size, with some behind the end of the file, cut short."""
+    good, path = elf(64, 0x2000, order, "segment"), tmp_path / "ram"
+
+    def with_segments(at: int, apiece: int, count: int) -> bytes:
+        table, counts = struct.pack(f"{order}Q", at), struct.pack(f"{order}2H", apiece, count)
+        return good[:32] + table + good[40:54] + counts + good[58:]
+
+    size = 0x40_0000  # with room for more segments than are counted
+    for octets, end in (
+        (good, 0x2000),
+        (with_segments(0, 0, 0), 0xC0),
+        (with_segments(size - 0x1038, 56, 1), size - 0x1000),
+        (good[:4] + b"\x03" + good[5:], None),
+        (good[:5] + b"\x03" + good[6:], None),
+        (good[:4] + b"\0\0" + good[6:], None),
+        (with_segments(64, 56, 0xFFFF), None),
+        (with_segments(64, 64, 1), None),
+        (with_segments(64, 0, 1), None),
+        (with_segments(size - 0x1037, 56, 1), None),
+        (with_segments(size - 55, 56, 1), None),
+        (with_segments(1 << 63, 56, 1), None),
+    ):
+        path.write_bytes(octets)
+        os.truncate(path, size)
+        if end is None:
+            with pytest.raises(SourceError, match="is not flat memory but an ELF program"):
+                as_memory(path, Content.of_file(path))
+        else:
+            assert f"ends at {end:#x}" in (as_memory(path, Content.of_file(path)) or "")
+    path.write_bytes(good[:50])
+    with pytest.raises(SourceError, match="is not flat memory but an ELF program"):
+        as_memory(path, Content.of_file(path))
 
 
 def test_memory_that_ends_in_the_middle_of_a_page_may_be_cut_short(tmp_path: Path) -> None:

@@ -622,6 +622,11 @@ ABSENT: Mapping[str, tuple[int, dict[str, Any], str]] = {
         {"user": "", "supervisor": "rw", "physical": 0x1000, "type": "UC", "bits": ["G"]},
         "PTE at 0x3000, now 0x0: 0x800000000000111b",
     ),
+    "a page with all rights, for the user's accesses": (
+        0x40_0000,
+        {"user": "rwx", "physical": 0x90_0000},
+        "PTE at 0x3000, now 0x0: 0x900007",
+    ),
     "a page as large as is said, and a table above it": (
         0x7F12_3440_0000,
         {"size": 2 << 20, "rights": "urw-", "physical": 0x60_0000},
@@ -654,6 +659,18 @@ def test_where_nothing_is_mapped_the_entries_meet_the_expectation(name: str) -> 
         index = address >> 12 + 9 * (entry.level - 1) & 0x1FF if entry.level else 0
         place, table = Physical(table + 8 * index), table + PAGE
     assert made.unmet(expected) == []
+
+
+def test_rights_that_are_named_are_given_even_where_the_supervisor_has_them_anyway() -> None:
+    """With WP=0 it writes whatever entries say."""
+    made = Made(wp=False)
+    made.map(0x40_1000, 0, "uwx")
+    for meant, entry in (
+        ({"rights": "-rw-"}, 0x8000_0000_0090_0003),
+        ({"supervisor": "rw"}, 0x8000_0000_0090_0001),
+    ):
+        (found,) = made.unmet({0x40_0000: {**meant, "physical": 0x90_0000}})
+        assert found.change == entry
 
 
 def test_of_some_bytes_the_page_is_made_that_has_them() -> None:

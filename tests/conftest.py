@@ -25,6 +25,9 @@ from harness.pytest_plugin import SKIPPED
 # As the command has it, for what is no command: the examples, the plugin's and those that mutate.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Most of what is collected and made stays for the whole run, or goes by its references.
+gc.set_threshold(20_000, 20, 20)
+
 # How long an example takes says how loaded the machine is, and nothing about the rule it tests.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -121,8 +124,6 @@ def _bochs_in_the_head(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported and collected stays: the garbage collector need not look at it again, nor
-    after each 700 objects at what a test makes."""
+    """What was imported and collected stays: the garbage collector need not look at it again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)

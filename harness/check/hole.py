@@ -89,6 +89,7 @@ def _hole(
     kept: Collection[Span],
 ) -> Hole | None:
     found: list[tuple[Virtual, Slot]] = []
+    passed: set[int] = set()
     for first, slot in slots:
         format = slot.table.format
         raw = memory.load(slot.address, format.entry_bytes)
@@ -97,7 +98,8 @@ def _hole(
             found = [] if raw or kept_by_some else [*found, (first, slot)]
             if len(found) == count:
                 return found[0][0], tuple(slot for _, slot in found)
-        elif raw and format.granted(raw, slot.level) == format.rights_mask:
+        elif raw and raw not in passed and format.granted(raw, slot.level) == format.rights_mask:
+            passed.add(raw)  # what two entries lead to is seen elsewhere
             entry = format.decode(raw, slot.level)
             if not isinstance(entry, Pointer):
                 continue

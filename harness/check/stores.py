@@ -6,7 +6,7 @@ were; what they hold otherwise now was stored since.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,28 +77,27 @@ class KnownTables:
 
     def forget(self) -> None:
         """There were none so far."""
-        self._tables = dict[int, Words]()
-        self._in_use, self._levels = set[int](), dict[int, list[int]]()
+        self._known = set[int]()
+        self._slots = self._words = np.empty((0, 0), np.uint64)  # of these, shape (tables, entries)
+        self._in_use, self._levels = np.empty(0, np.uint64), dict[int, list[int]]()
         self._frames = dict[int, Words]()
         self._loaded: tuple[Root, ...] = ()
 
     def learn(self, cpu: Cpu) -> None:
         """The tables of the loaded space are known from now on, as they are."""
         self._find(cpu)
-        for address in self._in_use - self._tables.keys():
-            self._tables[address] = self._read(cpu, address)
+        self._take_new(cpu)
 
     def hold_frames(self, cpu: Cpu, addresses: Words) -> None:
         """Keeps what frames hold that are no tables yet, and may be later."""
         size = np.uint64(format_of(cpu).table_bytes(0))
-        for frame in distinct(addresses & ~(size - np.uint64(1))).tolist():
-            self._frames[frame] = self._read(cpu, frame)
+        frames = distinct(addresses & ~(size - np.uint64(1)))
+        self._frames.update(zip(frames.tolist(), self._read(cpu, _slots(cpu, frames)), strict=True))
 
     def in_use(self, cpu: Cpu, addresses: Words) -> Mask:
         """Which addresses lie in tables of the loaded space."""
         size = np.uint64(format_of(cpu).table_bytes(0))
-        found: Mask = np.isin(addresses & ~(size - np.uint64(1)), _array(self._in_use))
-        return found
+        return self._are_in_use(addresses & ~(size - np.uint64(1)))
 
     def changed(self, cpu: Cpu, *, whole: bool) -> Stores:
         """What was stored since the last time.
@@ -106,34 +105,53 @@ class KnownTables:
         cpu    the state in which the loaded space is used
         whole  of tables that are new all words, not those alone that differ from what was there
         """
-        parts = list(self._differing(cpu))
+        parts = self._differing(cpu)
         if cpu.roots != self._loaded or any(self._leads_elsewhere(cpu, part) for part in parts):
             self._find(cpu)
-            for address in sorted(self._in_use - self._tables.keys()):
-                words = self._tables[address] = self._read(cpu, address)
+            for address, slots, words in self._take_new(cpu):
                 before = self._frames.get(address, words)
                 new = np.flatnonzero((words != before) | whole)
-                slots = _slots(cpu, address)[new]
-                parts.append(Stores(slots, before[new], np.zeros(len(new), np.bool_)))
+                parts.append(Stores(slots[new], before[new], np.zeros(len(new), np.bool_)))
         return Stores(
             np.concatenate([np.empty(0, np.uint64), *(part.addresses for part in parts)]),
             np.concatenate([np.empty(0, np.uint64), *(part.before for part in parts)]),
             np.concatenate([np.empty(0, np.bool_), *(part.in_use for part in parts)]),
         )
 
-    def _differing(self, cpu: Cpu) -> Iterator[Stores]:
+    def _differing(self, cpu: Cpu) -> list[Stores]:
         """What known tables hold otherwise now, table by table."""
-        if not self._tables:
-            return
-        slots = np.stack([_slots(cpu, address) for address in self._tables])
-        words, _ = self._memory.gather(slots.ravel(), format_of(cpu).entry_bytes)
-        rows, before = words.reshape(slots.shape), np.stack(list(self._tables.values()))
-        known = list(self._tables)
-        for row in np.flatnonzero((rows != before).any(axis=1)).tolist():
-            address, different = known[row], np.flatnonzero(rows[row] != before[row])
-            self._tables[address] = rows[row].copy()
-            in_use = np.full(len(different), address in self._in_use)
-            yield Stores(slots[row, different], before[row, different], in_use)
+        before, self._words = self._words, self._read(cpu, self._slots)
+        different = self._words != before
+        rows = np.flatnonzero(different.any(axis=1))
+        in_use = self._are_in_use(self._slots[rows, 0]) if len(rows) else rows
+        found = []
+        for row, used in zip(rows.tolist(), in_use.tolist(), strict=True):
+            where = np.flatnonzero(different[row])
+            slots = self._slots[row, where]
+            found.append(Stores(slots, before[row, where], np.full(len(where), used)))
+        return found
+
+    def _take_new(self, cpu: Cpu) -> Iterator[tuple[int, Words, Words]]:
+        """Knows the tables of the loaded space that were not known: the address of each, its slots
+        and what they hold."""
+        new = [address for address in self._in_use.tolist() if address not in self._known]
+        if not new:
+            return iter(())
+        slots = _slots(cpu, np.array(new, np.uint64))
+        words = self._read(cpu, slots)
+        first = not self._known
+        self._known.update(new)
+        self._slots = slots if first else np.concatenate([self._slots, slots])
+        self._words = words if first else np.concatenate([self._words, words])
+        return zip(new, slots, words, strict=True)
+
+    def _are_in_use(self, tables: Words) -> Mask:
+        """Which tables are those of the loaded space, by their addresses."""
+        if not len(self._in_use):
+            return np.zeros(len(tables), np.bool_)
+        found = self._in_use.searchsorted(tables)
+        same: Mask = self._in_use.take(found, mode="clip") == tables
+        return same
 
     def _leads_elsewhere(self, cpu: Cpu, stores: Stores) -> bool:
         """Whether other tables may be in use after stores to one."""
@@ -152,15 +170,19 @@ class KnownTables:
         found = distinct(parts.address)
         _, backed = self._memory.gather(found, format_of(cpu).entry_bytes)
         ours = found >= self._arena
-        self._in_use = set(found[ours if backed is None else ours & backed].tolist())
+        self._in_use = found[ours if backed is None else ours & backed]
         self._levels = dict[int, list[int]]()
-        for address, level in zip(parts.address.tolist(), parts.level.tolist(), strict=True):
-            if level and address in self._in_use:
-                self._levels.setdefault(address, []).append(level)
+        above = self._are_in_use(parts.address) & (parts.level > 0)
+        for address, level in zip(
+            parts.address[above].tolist(), parts.level[above].tolist(), strict=True
+        ):
+            self._levels.setdefault(address, []).append(level)
         self._loaded = cpu.roots
 
-    def _read(self, cpu: Cpu, address: int) -> Words:
-        return self._memory.gather(_slots(cpu, address), format_of(cpu).entry_bytes)[0].copy()
+    def _read(self, cpu: Cpu, slots: Words) -> Words:
+        """What slots of tables hold, in the shape of these; (tables, entries)."""
+        words, _ = self._memory.gather(slots.ravel(), format_of(cpu).entry_bytes)
+        return words.reshape(slots.shape)
 
 
 def _tables_below(format: Format, level: int, raw: Words) -> Words:
@@ -172,12 +194,8 @@ def _tables_below(format: Format, level: int, raw: Words) -> Words:
     return np.where(points, bulk.address_of(shape, raw), ~np.uint64(0))
 
 
-def _array(addresses: Iterable[int]) -> Words:
-    return np.array(sorted(addresses), np.uint64)
-
-
-def _slots(cpu: Cpu, address: int) -> Words:
-    offsets = np.arange(
-        0, format_of(cpu).table_bytes(0), format_of(cpu).entry_bytes, dtype=np.uint64
-    )
-    return np.uint64(address) + offsets
+def _slots(cpu: Cpu, tables: Words) -> Words:
+    """The addresses of the slots of tables, shape (tables, entries)."""
+    format = format_of(cpu)
+    offsets = np.arange(0, format.table_bytes(0), format.entry_bytes, dtype=np.uint64)
+    return tables[:, np.newaxis] + offsets

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -130,6 +131,7 @@ class ByRules(by_rules.ByRules):
         super().__init__(BUILD, 0, ram_bytes)
         self.engine, self.version, self.departs = executing(engine), version, departs
         self.info = info or info_of(Processor())
+        self.machine = cache(self._machine)
         self._flushes = {
             number: name.removeprefix("FLUSH_")
             for name, number in self.image.enums.items()
@@ -140,7 +142,7 @@ class ByRules(by_rules.ByRules):
     def free(self) -> tuple[range, ...]:
         return beside(self.image.arena, self.ram.size)
 
-    def machine(self, state: Any, ac: bool = False) -> Machine:
+    def _machine(self, state: Any, ac: bool = False) -> Machine:
         """The processor in a state, bit by bit (SDM volume 3A, 2.2.1 and 2.5)."""
         cr4, long = state.cr4, bit(state.efer, 8)
         found = Machine(

@@ -174,9 +174,15 @@ def build(
         cpu = with_pdptes(memory, cpu, ours)
     else:
         tables = (*tables[:top], cpu.roots[0].table)
-    for first, slot in ((first, slot) for root in cpu.roots for first, slot in root.slots()):
-        if slot.table == tables[top] and not _meets(outside, Span.of(first, slot.size)):
-            memory.store(slot.address, format.entry_bytes, below)
+    led = [
+        slot.address
+        for root in cpu.roots
+        if root.table == tables[top]
+        for first, slot in root.slots()
+        if not _meets(outside, Span.of(first, slot.size))
+    ]
+    words = np.full(len(led), below, np.uint64)
+    memory.scatter(np.array(led, np.uint64), format.entry_bytes, words)
     data, code, mixed = _frames(cpu, frames)
     window = open_window(
         memory, cpu, guest.image, allocator, in_small_pages=guest.ram.size <= SMALL_RAM

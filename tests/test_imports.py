@@ -6,8 +6,8 @@ Both rules are read from the syntax tree of each module, so an import inside a f
 
 import ast
 import re
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -56,11 +56,6 @@ ARCHITECTURES = re.compile(
     r"|s390|s390x|ppc|ppc64|powerpc|mips|loongarch|sparc"
     r")(?![a-z0-9])"
 )
-
-
-def named(module: Path) -> str:
-    """The name of a test case: the module's path."""
-    return str(module.relative_to(PACKAGE))
 
 
 def part(package: Path, module: Path) -> str:
@@ -144,24 +139,28 @@ def in_words(identifier: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", identifier).lower()
 
 
-@pytest.mark.parametrize("module", MODULES, ids=named)
-def test_every_module_belongs_to_a_part(module: Path) -> None:
-    assert part(PACKAGE, module) in MAY_IMPORT
+def found_in(modules: Iterable[Path], wrong: Callable[[Path], set[str]]) -> dict[str, set[str]]:
+    """What is wrong in modules, by their paths."""
+    found = {str(module.relative_to(PACKAGE)): wrong(module) for module in modules}
+    assert found
+    return {path: names for path, names in found.items() if names}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=named)
-def test_imports_go_one_way(module: Path) -> None:
-    assert wrong_imports(PACKAGE, module) == set()
+def test_every_module_belongs_to_a_part() -> None:
+    assert {part(PACKAGE, module) for module in MODULES} <= MAY_IMPORT.keys()
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if apart(m)], ids=named)
-def test_nothing_imports_an_architecture_that_is_not_its_own(module: Path) -> None:
-    assert foreign_architectures(PACKAGE, module) == set()
+def test_imports_go_one_way() -> None:
+    assert found_in(MODULES, partial(wrong_imports, PACKAGE)) == {}
 
 
-@pytest.mark.parametrize("module", generic_modules(), ids=named)
-def test_the_generic_library_names_no_architecture(module: Path) -> None:
-    assert architecture_names(module.read_text()) == set()
+def test_nothing_imports_an_architecture_that_is_not_its_own() -> None:
+    modules = [module for module in MODULES if apart(module)]
+    assert found_in(modules, partial(foreign_architectures, PACKAGE)) == {}
+
+
+def test_the_generic_library_names_no_architecture() -> None:
+    assert found_in(generic_modules(), lambda one: architecture_names(one.read_text())) == {}
 
 
 @pytest.mark.parametrize("module", sorted(TESTS.glob("paging/*rules.py")), ids=lambda one: one.stem)

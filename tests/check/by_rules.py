@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -114,3 +114,9 @@ def has_room_for_two(new: Callable[[], ByRules], batch: int) -> None:
         guest.start(None, jobs)
     with pytest.raises(Misuse, match="jobs: one batch holds"):
         new().start(None, guest.image.new_jobs(guest.capacity + 1))
+
+
+def ends(levels: Iterable[int]) -> set[int]:
+    """The lowest and the highest of levels: those between are an engine's."""
+    every = set(levels)
+    return {min(every), max(every)}

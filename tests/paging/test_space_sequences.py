@@ -628,5 +628,5 @@ class Sequences(RuleBasedStateMachine):
 def test_every_sequence_leaves_the_space_as_the_dictionary_says(name: str) -> None:
     machine = type("Sequences", (Sequences,), {"name": name})
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=25, stateful_step_count=30, deadline=None)
+        machine, settings=settings(max_examples=16, stateful_step_count=30, deadline=None)
     )

@@ -400,23 +400,28 @@ def half_of(bits: int) -> str:
     return "NC" if bits == 0b0100 else ("WT", "WB")[bits >> 2 & 1]
 
 
-@pytest.mark.parametrize("octet", range(256))
-def test_every_byte_of_mair_is_called_as_the_manual_has_it(octet: int) -> None:
+def attr_of(octet: int) -> str:
+    """MAIR_EL1, Attr<n>."""
     outer, inner = octet >> 4, octet & 15
-    xs = octet in (0b0100_0000, 0b1010_0000) or (outer == 0 and inner & 3 == 1)
     if outer == 0:
         device = ("nGnRnE", "nGnRE", "nGRE", "GRE")[inner >> 2]
-        name = device if inner & 2 == 0 else f"{octet:#04x}"
-    elif inner == 0:
+        return device if inner & 2 == 0 else f"{octet:#04x}"
+    if inner == 0:
         tagged = {0b0100: "NC", 0b1010: "WT", 0b1111: "WB, tagged"}
-        name = tagged.get(outer, f"{octet:#04x}")
-    else:
-        one, two = half_of(inner), half_of(outer)
-        name = one if one == two else f"{one}/{two}"
-    assert memory_type.name_of(octet) == name
-    assert memory_type.described(octet) == name + ", XS=0 (FEAT_XS)" * xs
-    assert (name in memory_type.UNCACHED) == ((outer == 0 and not inner & 2) or name == "NC")
-    assert (name in memory_type.NAMES) != name.startswith("0x")
+        return tagged.get(outer, f"{octet:#04x}")
+    one, two = half_of(inner), half_of(outer)
+    return one if one == two else f"{one}/{two}"
+
+
+def test_every_byte_of_mair_is_called_as_the_manual_has_it() -> None:
+    for octet in range(256):
+        name = attr_of(octet)
+        xs = octet in (0b0100_0000, 0b1010_0000) or (octet >> 4 == 0 and octet & 3 == 1)
+        assert memory_type.name_of(octet) == name
+        assert memory_type.described(octet) == name + ", XS=0 (FEAT_XS)" * xs
+        device = octet >> 4 == 0 and not octet & 2
+        assert (name in memory_type.UNCACHED) == (device or name == "NC")
+        assert (name in memory_type.NAMES) != name.startswith("0x")
 
 
 @pytest.mark.parametrize("index", range(8))

@@ -28,7 +28,7 @@ from harness.check.riscv.matrix.chain import (
 )
 from harness.check.riscv.matrix.families import Family, families, lanes
 from harness.check.riscv.matrix.hart import MODES, Control, Hart
-from harness.check.riscv.matrix.judged import RiscvQuirk, expected
+from harness.check.riscv.matrix.judged import Expected, RiscvQuirk, expected
 from harness.check.riscv.matrix.run import MASKED, Batch, _news, _report, _shown, planned
 from harness.check.riscv.matrix.verdicts import expected_text, observed_text
 from harness.check.riscv.quirks import JUDGED
@@ -36,7 +36,6 @@ from harness.check.riscv.replay import MatrixCase
 from harness.machine.errors import Misuse
 from harness.machine.ram import MIB
 from harness.machine.riscv.processor import MachineInfo
-from harness.paging.bulk import Walks
 from harness.paging.format import Format
 from harness.paging.memory import Mask
 from harness.paging.riscv.access import Reason
@@ -234,7 +233,7 @@ def test_a_quirk_of_masking_masks_what_the_manual_exempts() -> None:
     for hart, made, cpu, differs in departing_of(one):
         seen = expected(hart, cpu, made, [one])
         for turns in permutations(([], [one])):  # those that were worked out before are no other's
-            known: dict[Format, Walks] = {}
+            known: dict[Format, Expected] = {}
             shared = [expected(hart, cpu, made, of, known) for of in turns]
             assert (shared[0].differs(shared[1]) == differs).all()
         for lane in range(len(made)):

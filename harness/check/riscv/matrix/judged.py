@@ -76,8 +76,8 @@ class Asked:
     """Accesses, the hart that is asked and its state; how entries are read, if otherwise than its
     format says, and which accesses are exempt from pointer masking.
 
-    walked  takes the walks of these accesses, by the format that entries are read in, and has those
-            that were worked out before
+    known  takes what comes of these accesses by the rules, by the format that entries are read in,
+           and has what was worked out before
     """
 
     hart: Hart
@@ -85,31 +85,43 @@ class Asked:
     lanes: Lanes
     unmasked: Mask
     reads: tuple[Callable[[Hart, Shape], Shape], ...] = ()
-    walked: dict[Format, Walks] = field(default_factory=dict)
+    known: dict[Format, Expected] = field(default_factory=dict)
 
     def walks(self, *more: Callable[[Hart, Shape], Shape]) -> Walks:
         """The walks of the addresses, by entries that are read in yet more ways."""
         lanes, cpu = self.lanes, self.cpu
         format = _read_as(self.hart, cpu.format, (*self.reads, *more))
-        usual = self.unmasked is lanes.mxr
-        if usual and format in self.walked:
-            return self.walked[format]
+        if self.unmasked is lanes.mxr and format in self.known:
+            return self.known[format].walks
         roots = [Root(replace(root.table, format=format), root.span) for root in cpu.roots]
         addresses = bulk.transformed(cpu, lanes.address, lanes.kind, lanes.user, self.unmasked)
-        walks = _without_tables(walk_words(roots, lanes.words, addresses), lanes.missing)
+        return _without_tables(walk_words(roots, lanes.words, addresses), lanes.missing)
+
+    def by_rules(self) -> Expected:
+        """What the accesses come to by the rules, entries being read so."""
+        lanes, usual = self.lanes, self.unmasked is self.lanes.mxr
+        format = _read_as(self.hart, self.cpu.format, self.reads)
+        if usual and format in self.known:
+            return self.known[format]
+        walks = self.walks()
+        found = self.judge(walks, lanes.kind)
+        beyond = np.uint64(sum(1 << bit for bit in NOWHERE[self.cpu.xlen]))
+        backed = walks.physical & beyond == 0
+        free = _speculated(self, walks, found)
+        made = Expected(walks, found.cause, found.reason, found.sets, free, backed)
+        made = _without_memory(lanes, made)
         if usual:
-            self.walked[format] = walks
-        return walks
+            self.known[format] = made
+        return made
 
     def judge(self, walks: Walks, kind: Bytes) -> bulk.Outcomes:
         """What accesses of these kinds come to, given their walks."""
         lanes = self.lanes
         return bulk.judge(self.cpu, walks, kind, lanes.user, lanes.sum, lanes.mxr)
 
-    @property
-    def loads(self) -> bulk.Outcomes:
+    def loads(self, walks: Walks) -> bulk.Outcomes:
         """What the accesses come to if all are loads."""
-        return self.judge(self.walks(), np.full(len(self.lanes), Kind.READ, np.uint8))
+        return self.judge(walks, np.full(len(self.lanes), Kind.READ, np.uint8))
 
 
 def expected(
@@ -117,28 +129,23 @@ def expected(
     cpu: Cpu,
     lanes: Lanes,
     quirks: Iterable[RiscvQuirk] = (),
-    walked: dict[Format, Walks] | None = None,
+    known: dict[Format, Expected] | None = None,
 ) -> Expected:
     """What accesses come to by the rules; or on an engine that has quirks.
 
-    walked  as in `Asked`, for who asks about the same accesses with other quirks
+    known  as in `Asked`, for who asks about the same accesses with other quirks
     """
     quirks = tuple(quirks)
     unmasked = next((one.unmasked(lanes) for one in quirks if one.unmasked), lanes.mxr)
     reads = tuple(one.reads for one in quirks if one.reads)
-    asked = Asked(hart, cpu, lanes, unmasked, reads, {} if walked is None else walked)
-    walks = asked.walks()
-    found = asked.judge(walks, lanes.kind)
-    beyond = np.uint64(sum(1 << bit for bit in NOWHERE[cpu.xlen]))
-    backed = walks.physical & beyond == 0
-    free = _speculated(asked, found)
-    made = Expected(walks, found.cause, found.reason, found.sets, free, backed)
-    made = _without_memory(lanes, made)
+    asked = Asked(hart, cpu, lanes, unmasked, reads, {} if known is None else known)
+    rules = made = asked.by_rules()
     for one in quirks:
         if one.judges:
             made = one.judges(asked, made)
     if (lanes.kind == Kind.AMO).any():
-        cause = causes_of_amos(quirks, lanes.kind, made.cause, asked.loads.cause, made.backed)
+        loads = asked.loads(rules.walks).cause
+        cause = causes_of_amos(quirks, lanes.kind, made.cause, loads, made.backed)
         made = replace(made, cause=cause)
     return made
 
@@ -152,11 +159,11 @@ def departing(
     Where a walk goes on by a quirk, it reads entries that no walk of the rules reads: whether the
     access comes to the same there is not known of lanes that have the entries of those alone.
     """
-    walked: dict[Format, Walks] = {}
-    rules = expected(hart, cpu, lanes, (), walked)
+    known: dict[Format, Expected] = {}
+    rules = expected(hart, cpu, lanes, (), known)
     shown = dict[str, Mask]()
     for one in quirks:
-        engine = expected(hart, cpu, lanes, [one], walked)
+        engine = expected(hart, cpu, lanes, [one], known)
         shown[one.name] = rules.differs(engine) | (rules.walks.level != engine.walks.level)
     return {name: where for name, where in shown.items() if where.any()}
 
@@ -171,13 +178,13 @@ def causes_of_amos(
     return cause
 
 
-def _speculated(asked: Asked, found: bulk.Outcomes) -> Words:
+def _speculated(asked: Asked, walks: Walks, found: bulk.Outcomes) -> Words:
     """A of pages that an AMO may read and not write: it may be set by speculation ("Addressing and
     Memory Protection" of Sv32), as by an implementation that loads first."""
     free = np.zeros(len(asked.lanes), np.uint64)
     denied = (asked.lanes.kind == Kind.AMO) & (found.reason == _WRITE_DENIED)
     if denied.any():
-        free[denied] = asked.loads.sets[denied]
+        free[denied] = asked.loads(walks).sets[denied]
     return free
 
 

@@ -177,7 +177,7 @@ def _started(
     """
     cpu = part.family.hart.cpu(part.control, chain.root)
     made = lanes(part.family, chain, part.numbers)
-    asked = partial(expected, part.family.hart, cpu, made, walked={})
+    asked = partial(expected, part.family.hart, cpu, made, known={})
     rules = asked()
     by_engine = asked(quirks) if quirks else rules
     jobs = jobs_of(chain, made, by_engine)

@@ -485,7 +485,7 @@ class Live(ABC):
         lost = _without_frames(asked, self._guest.image.arena.stop, self._memory.span)
         size = format_of(batch.cpu).levels[0].size
         page_of = asked.address // size * size
-        named = np.isin(page_of, [page for page in pages.tolist() if _meets(page, size, spans)])
+        named = _meet(page_of, size, spans)
         if (lost & named).any():
             lane = int((lost & named).argmax())
             raise Misuse(
@@ -881,9 +881,9 @@ def _pages(span: Span, size: int, limit: int) -> Words:
     return np.array([page * size % (1 << 64) for page in pages], np.uint64)
 
 
-def _meets(page: int, size: int, spans: Sequence[Span]) -> bool:
-    """Whether any of the `size` bytes of a page is in one of the spans."""
-    return any(Span.of(page, size).clip(span) for span in spans)
+def _meet(pages: Words, size: int, spans: Sequence[Span]) -> Mask:
+    """Which pages of `size` bytes have a byte in one of the spans, by their first addresses."""
+    return within(pages, *(Span(one.first // size * size, one.last) for one in spans))
 
 
 def _without_frames(asked: Asked, first: int, ram: Span) -> Mask:

@@ -79,7 +79,8 @@ class KnownTables:
         """There were none so far."""
         self._known = set[int]()
         self._slots = self._words = np.empty((0, 0), np.uint64)  # of these, shape (tables, entries)
-        self._in_use, self._levels = np.empty(0, np.uint64), dict[int, list[int]]()
+        self._in_use = none = np.empty(0, np.uint64)
+        self._parts = bulk.Tables(none, none.astype(np.uint8), none.astype(np.int64))
         self._frames = dict[int, Words]()
         self._loaded: tuple[Root, ...] = ()
 
@@ -158,25 +159,21 @@ class KnownTables:
         format = format_of(cpu)
         table = int(stores.addresses[0]) & -format.table_bytes(0)
         now, _ = self._memory.gather(stores.addresses, format.entry_bytes)
+        levels = self._parts.level[self._parts.address == np.uint64(table)]
         return any(
             (_tables_below(format, level, now) != _tables_below(format, level, stores.before)).any()
-            for level in self._levels.get(table, ())
+            for level in levels[levels > 0].tolist()
         )
 
     def _find(self, cpu: Cpu) -> None:
         """Finds the tables of the loaded space that lie outside the arena, but not those outside
-        memory; and the levels above 0 at which each of them is."""
-        parts = parts_of(format_of(cpu), bulk.leaves(self._memory, cpu.roots, limit=0).tables)
-        found = distinct(parts.address)
+        memory."""
+        tables = bulk.leaves(self._memory, cpu.roots, limit=0).tables
+        self._parts = parts_of(format_of(cpu), tables)
+        found = distinct(self._parts.address)
         _, backed = self._memory.gather(found, format_of(cpu).entry_bytes)
         ours = found >= self._arena
         self._in_use = found[ours if backed is None else ours & backed]
-        self._levels = dict[int, list[int]]()
-        above = self._are_in_use(parts.address) & (parts.level > 0)
-        for address, level in zip(
-            parts.address[above].tolist(), parts.level[above].tolist(), strict=True
-        ):
-            self._levels.setdefault(address, []).append(level)
         self._loaded = cpu.roots
 
     def _read(self, cpu: Cpu, slots: Words) -> Words:

@@ -16,7 +16,7 @@ from harness.check.live import (
     _change,
     _Kept,
     _lanes_of,
-    _meets,
+    _meet,
     _pages,
     _without_frames,
     from_root,
@@ -292,8 +292,8 @@ def test_the_pages_that_are_tried_are_some_of_a_span_and_both_beside_it() -> Non
 
 def test_a_page_meets_a_span_by_any_of_its_bytes() -> None:
     spans = (Span(0x1FFF, 0x2000), Span.of(0x9000, 1))
-    met = [page for page in range(0, 0xB000, 0x1000) if _meets(page, 0x1000, spans)]
-    assert met == [0x1000, 0x2000, 0x9000]
+    pages = words(*range(0, 0xB000, 0x1000))
+    assert pages[_meet(pages, 0x1000, spans)].tolist() == [0x1000, 0x2000, 0x9000]
 
 
 def test_an_access_reaches_no_frame_outside_ram_or_below_the_first() -> None:

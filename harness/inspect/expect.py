@@ -869,7 +869,7 @@ class _Pages:
         user, kind = self._accesses[access]
         for name, does in _WITHHOLDS[kind]:
             bit = format.rights.get(name.format("user" if user else "supervisor"), 0)
-            if not bit or self._asked.denied(self._cpu, access, granted & ~bit, None) is None:
+            if self._asked.denied(self._cpu, access, granted & ~bit, None) is None:
                 continue
             changed = withheld(format, level, raw, bit)
             if isinstance(format.decode(changed, level), Leaf):

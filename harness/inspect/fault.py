@@ -242,7 +242,7 @@ def _to_blame(found: Translation, access: Any, answer: Any) -> Iterator[Stage]:
     asked = architecture.of(cpu)
     if isinstance(answer, asked.allowed):
         return
-    if asked.unknown(answer) or found.unknown:
+    if asked.unknown(answer):
         yield from found.stages[-1:]
         return
     rights, wanted = cpu.format.rights, asked.withheld(access, answer)

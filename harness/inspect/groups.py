@@ -99,7 +99,7 @@ def _differing(
 ) -> Iterator[str]:
     """What is not alike in entries that have these numbers, each with those that are fewer."""
     said = raw & grouping.compared(cpu.format, level)
-    differ = int(np.bitwise_or.reduce(said ^ said[0]))
+    differ = int(np.bitwise_or.reduce(said) ^ np.bitwise_and.reduce(said))
     for part in decode.read(cpu, int(raw[0]), level).parts:
         if part.mask & differ:
             _, which = np.unique(said & np.uint64(part.mask), return_inverse=True)

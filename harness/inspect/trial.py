@@ -258,8 +258,7 @@ class _Trial:
     def _address(self, change: EntryChange) -> int:
         """The bits of a change that are the entry's address, or below it."""
         slot = change.slot
-        levels = slot.table.format.levels
-        shapes = (*levels[slot.level].shapes, levels[0].shapes[-1])
+        shapes = slot.table.format.levels[slot.level].shapes
         return reduce(or_, map(self.moves.address, shapes))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.inspect import find, graph
-from harness.paging.address import Physical, Virtual
+from harness.paging.address import Physical, Span, Virtual
 from harness.paging.entry import Leaf, Pointer
 from harness.paging.memory import BufferMemory
 from harness.paging.x86.cpu import Cpu
@@ -110,6 +110,13 @@ def test_memory_with_several_addresses_is_found_and_counted(
     )
     if not large:
         assert covered == small
+
+
+def test_memory_with_two_addresses_is_shared_and_with_one_is_not() -> None:
+    words = [0] * 2048
+    words[0], words[512], words[1024] = 0x1003, 0x2003, 0x3003
+    words[1536:1540] = 0x5003, 0x6003, 0x5003, 0x7003
+    assert find.shared(read(memory_of(words), 4)) == ([(Span(0x5000, 0x5FFF), 2)], ())
 
 
 def test_a_billion_addresses_are_counted() -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from harness.inspect import garbage, graph
 from harness.inspect.garbage import Extents, Garbage
-from harness.paging.memory import BufferMemory
+from harness.paging.memory import BigEndianMemory, BufferMemory
 from harness.paging.x86.cpu import Cpu
+from tests.inspect.s390 import spaces
 from tests.inspect.spaces import PCD, PS, PWT, RW, P
 
 ROOT, DIRECTORY, LOWER, PAGES = range(4)
@@ -171,3 +172,17 @@ def test_a_stretch_is_covered_by_one_piece(address: int, size: int, inside: bool
     assert garbage.covered(pieces, at, np.uint64(size)).tolist() == [inside]
     nothing = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
     assert garbage.covered(nothing, at, np.uint64(size)).tolist() == [False]
+
+
+def test_words_without_memory_and_those_of_no_slot_are_as_in_an_empty_table() -> None:
+    """Of s390, whose empty entries are not 0: of its segment table a quarter is there."""
+    whole = spaces.memory(s0=spaces.PAGES, s511=spaces.PAGES, s600=spaces.PAGES)
+    octets, cpu = whole.octets[: spaces.SEGMENTS + 601 * 8], spaces.CPU
+    memory = BigEndianMemory(octets.copy())
+    read = graph.read(memory, cpu.format, cpu.roots)
+    expected = {(0, spaces.PAGES): {}, (1, spaces.SEGMENTS): dict.fromkeys((0, 511), spaces.PAGES)}
+    for (level, table), held in expected.items():
+        tables = np.array([table], np.uint64)
+        ((_, words),) = garbage.words_of(memory, cpu.format, read.floor(level), tables)
+        here = cpu.format.levels[level]
+        assert words.tolist() == [[held.get(slot, here.empty) for slot in range(here.entries)]]

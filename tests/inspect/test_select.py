@@ -32,7 +32,7 @@ ENTRIES = [
 def space() -> list[int]:
     words = [0] * 512 * 5
     words[0], words[512] = 0x1007, 0x2007
-    words[1024:1028] = [0x3007, 0x20_0000 | P | PS | XD, 1 << 51 | P, 0x4005]
+    words[1024:1028] = [0x3007, 0x20_0000 | P | PS | XD, 1 << 51 | P | RW, 0x4005]
     words[1536 : 1536 + len(ENTRIES)] = [n << 12 | raw for n, raw in enumerate(ENTRIES)]
     words[2048] = 0x5000 | P | RW | XD
     return words
@@ -41,11 +41,11 @@ def space() -> list[int]:
 @pytest.mark.parametrize(
     ("text", "chosen"),
     [
-        ("w", [1, 3, 5]),
-        ("write and not user", [1, 5]),
+        ("w", [1, 3, 5, "bad"]),
+        ("write and not user", [1, 5, "bad"]),
         ("u", [2, 3]),
         ("x", [0, 1, 2, 4, 5, "bad"]),
-        ("w and x and not user", [1, 5]),
+        ("w and x and not user", [1, 5, "bad"]),
         ("own-w", [1, 3, 5, "below"]),
         ("own-w and not w", ["below"]),
         ("A", [4, 5]),
@@ -73,7 +73,7 @@ def test_a_condition_chooses_the_pages_that_it_says(text: str, chosen: list[obje
     [
         ("w", [*range(len(ENTRIES)), "2M", "bad", "below"]),
         ("write and user", [2, 3]),
-        ("granted-w", [1, 3, 5]),
+        ("granted-w", [1, 3, 5, "bad"]),
         ("own-w", [1, 3, 5, "below"]),
         ("not w", []),
     ],

@@ -71,9 +71,11 @@ def test_one_goes_up_the_way_that_one_came() -> None:
     place: Place | None = reached[0]
     root = root_for(snapshot.cpu, address)
     assert root is not None
-    for step in reversed(walk(snapshot.memory, root, address).steps):
+    steps = walk(snapshot.memory, root, address).steps
+    for number, step in reversed([*enumerate(steps)]):
         assert place is not None
         assert place.table == step.slot.table
+        assert [*zip(place.way, place.raws, strict=True)] == [one[:2] for one in steps[:number]]
         place = place.above()
     assert place is None
 

@@ -92,6 +92,8 @@ def read(content: Content) -> Kdump:
     begin = content.part(0, PAGE).tobytes()
     if not begin.startswith(KDUMP):
         raise _no_core(path)
+    if len(begin) < PAGE:
+        raise content.cut(PAGE, "pages")
     width, at = _width(path, begin)
     _, blocks, map_blocks, pages = _REST.unpack_from(begin, at)
     second = _SECOND[width]
@@ -131,7 +133,7 @@ def _no_core(path: Path) -> SourceError:
 def _width(path: Path, begin: bytes) -> tuple[int, int]:
     """The word length of the kernel, by where the head has the size of a block, and that place."""
     for width, at in _HEADS:
-        if len(begin) >= at + _REST.size and _REST.unpack_from(begin, at)[:1] == (PAGE,):
+        if _REST.unpack_from(begin, at)[:1] == (PAGE,):
             return width, at
     raise SourceError(
         f"{path} is not a core of an x86 machine that can be read: its head names no pages of"

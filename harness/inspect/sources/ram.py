@@ -84,7 +84,7 @@ def _elsewhere(arch: str, held: Held) -> Iterator[str]:
     """That memory begins where machines of another architecture have it, and this one's have
     not."""
     asked, first = architecture.named(arch), held.backed[0].first
-    others = [one for one in NAMES if one != arch and has(one, "inspect", "asked")]
+    others = [one for one in NAMES if has(one, "inspect", "asked")]
     for other in others if first > described(arch).ram_base else ():
         if first == described(other).ram_base:
             there = architecture.named(other)

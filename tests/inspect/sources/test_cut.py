@@ -75,6 +75,18 @@ def test_a_table_astride_the_end_of_a_file_is_read_as_far_as_it_goes(
     assert any("was cut short" in one for one in told["notes"])
 
 
+def test_tables_in_another_file_do_not_show_that_one_was_cut_short(tmp_path: Path) -> None:
+    """Whether one lies there, or its other end does, beyond a gap."""
+    for entry, size, place, left in ((0x9003, 0x1008, 0x9000, 0x1000), (0, 0x808, 0x1C00, 0x400)):
+        (tmp_path / "ram").write_bytes(entry.to_bytes(8, "little").ljust(size, b"\0"))
+        (tmp_path / "rest").write_bytes(bytes(left))
+        files = ("--ram", "ram@0x1000", "--ram", f"rest@{place:#x}", "--cr3", "0x1000")
+        _, out, errors = run("walk", "0x8000000000", *files, cwd=tmp_path)
+        assert not errors
+        assert "was cut short" not in out
+        assert "ram was not cut short (its size is not a multiple of 4096)" in " ".join(out.split())
+
+
 def test_a_file_that_ends_before_a_table_in_use_is_not_assumed_to_be_whole(
     tmp_path: Path,
 ) -> None:

@@ -26,6 +26,7 @@ from harness.paging.walk import walk
 from harness.paging.x86 import formats
 from harness.paging.x86.access import Access, Kind
 from harness.paging.x86.cpu import Mode
+from tests.check.power.test_saved_cases import of_layout
 
 
 def opened(text: str) -> Snapshot:
@@ -306,6 +307,12 @@ def test_what_is_no_case_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "case").write_text(json.dumps({"case": "matrix"}))
     with pytest.raises(ValueError, match="holds no case: object missing required field"):
         opened(f"case:{tmp_path / 'case'}")
+
+
+def test_a_case_whose_tables_cannot_be_shown_is_for_replay(tmp_path: Path) -> None:
+    path = of_layout().save(tmp_path)
+    with pytest.raises(ValueError, match="is a case of power: replay asks it, --case cannot show"):
+        opened(f"case:{path}")
 
 
 @pytest.mark.parametrize(

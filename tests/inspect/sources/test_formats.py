@@ -177,6 +177,17 @@ def test_a_frame_says_how_much_it_holds_in_as_many_bytes_as_that_takes(tmp_path:
     assert held.content.part(0, len(memory)).tobytes() == memory
 
 
+def test_frames_of_more_than_their_block_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "capture"
+    whole = avml({0x1000: bytes(PAGE)})
+    path.write_bytes(head(capture.AVML, 0x1000, PAGE) + whole[32:])
+    assert capture.memory(Content.of_file(path)).backed == (Span(0x1000, 0x1FFF),)
+    for size in (PAGE - 1, 8):
+        path.write_bytes(head(capture.AVML, 0x1000, size) + whole[32:])
+        with pytest.raises(SourceError, match=r"the block of 0x1000\.\.\w+ has more memory than"):
+            capture.memory(Content.of_file(path))
+
+
 @pytest.mark.parametrize("begin", [b"\xff" * 8, b"\0" * 8, b"\x81\x80\x04" * 3], ids=bytes.hex)
 def test_a_frame_that_says_no_size_or_one_that_no_frame_has_is_damaged(
     tmp_path: Path, begin: bytes

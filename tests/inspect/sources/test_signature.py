@@ -192,6 +192,15 @@ def test_an_elf_header_that_says_nothing_of_its_end_is_no_beginning_of_memory(
         as_memory(path, Content.of_file(path))
 
 
+def test_a_few_letters_may_be_memory(tmp_path: Path) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(b"PGD 2067 P4D 6\n")
+    assert as_memory(path, Content.of_file(path)) is None
+    path.write_bytes(b"PGD 2067 P4D 67\n")
+    with pytest.raises(SourceError, match="is not flat memory but text"):
+        as_memory(path, Content.of_file(path))
+
+
 def test_memory_that_ends_in_the_middle_of_a_page_may_be_cut_short(tmp_path: Path) -> None:
     for size, cut in ((0x3000, False), (0x2FF8, True), (0x2801, True)):
         (tmp_path / "ram").write_bytes(bytes(size))

@@ -632,6 +632,11 @@ ABSENT: Mapping[str, tuple[int, dict[str, Any], str]] = {
         {"size": 2 << 20, "rights": "urw-", "physical": 0x60_0000},
         "PML4E at 0x7f0, now 0x0: 0x7 | the address of a new table",
     ),
+    "a page of the kernel's, and a table above it that is no user's": (
+        0x7F12_3440_0000,
+        {"size": 2 << 20, "rights": "-rw-", "physical": 0x60_0000},
+        "PML4E at 0x7f0, now 0x0: 0x3 | the address of a new table",
+    ),
     "a page of 1G where there is room for one": (
         0x4000_0000,
         {"page": "1G", "rights": "-rwx", "physical": 0x8000_0000},
@@ -659,6 +664,14 @@ def test_where_nothing_is_mapped_the_entries_meet_the_expectation(name: str) -> 
         index = address >> 12 + 9 * (entry.level - 1) & 0x1FF if entry.level else 0
         place, table = Physical(table + 8 * index), table + PAGE
     assert made.unmet(expected) == []
+
+
+@pytest.mark.parametrize(("at", "level"), [(0x4000_0000, 1), (0x4010_0000, 0)])
+def test_a_page_is_made_as_large_as_there_is_room_for_in_what_is_meant(at: int, level: int) -> None:
+    (found,) = Made().unmet({at: {"size": 2 << 20, "rights": "urw-"}})
+    assert found.missing is not None
+    page = found.missing.entries[-1]
+    assert (page.level, page.page) == (level, True)
 
 
 def test_rights_that_are_named_are_given_even_where_the_supervisor_has_them_anyway() -> None:

@@ -111,7 +111,7 @@ def flag(**changed: bool) -> Plant:
 
 
 def without_speculation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(judged, "_speculated", lambda asked, found: np.zeros(len(asked.lanes), np.uint64))
+    patch.setattr(judged, "_speculated", lambda asked, *_: np.zeros(len(asked.lanes), np.uint64))
 
 
 def stores_that_are_loads(patch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -131,7 +130,7 @@ class ByRules(by_rules.ByRules):
         super().__init__(BUILD, 0, ram_bytes)
         self.engine, self.version, self.departs = executing(engine), version, departs
         self.info = info or info_of(Processor())
-        self.machine = cache(self._machine)
+        self._machines = dict[tuple[Any, bool], Machine]()
         self._flushes = {
             number: name.removeprefix("FLUSH_")
             for name, number in self.image.enums.items()
@@ -142,8 +141,14 @@ class ByRules(by_rules.ByRules):
     def free(self) -> tuple[range, ...]:
         return beside(self.image.arena, self.ram.size)
 
-    def _machine(self, state: Any, ac: bool = False) -> Machine:
-        """The processor in a state, bit by bit (SDM volume 3A, 2.2.1 and 2.5)."""
+    def machine(self, state: Any, ac: bool = False) -> Machine:
+        """The processor in a state."""
+        if (state, ac) not in self._machines:
+            self._machines[state, ac] = self._machine(state, ac)
+        return self._machines[state, ac]
+
+    def _machine(self, state: Any, ac: bool) -> Machine:
+        """The same, bit by bit (SDM volume 3A, 2.2.1 and 2.5)."""
         cr4, long = state.cr4, bit(state.efer, 8)
         found = Machine(
             4 + bit(cr4, 12) if long else 2 + bit(cr4, 5),

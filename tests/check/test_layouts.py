@@ -131,16 +131,18 @@ def test_frames_that_the_harness_chooses_are_free_and_no_page_has_them_twice(
     file = tomllib.loads(path.read_text())
     first = MACHINE + size_of(file.get("tables", TABLES))
     taken = np.zeros(size_of(file["ram"]) >> SHIFTS[0], np.uint8)
-    for page in pages(path, levels):
-        if page.physical is None:
-            physical = walk_of(path, levels, page.virtual).physical
-            size = 1 << SHIFTS[page.level]
-            assert physical is not None
-            assert physical >= first
-            assert physical % size == 0
-            frames = taken[physical >> SHIFTS[0] : physical + size >> SHIFTS[0]]
-            assert len(frames) << SHIFTS[0] == size
-            frames += 1
+    made, memory = built(path, levels)
+    chosen = [page for page in pages(path, levels) if page.physical is None]
+    virtual = np.array([page.virtual for page in chosen], np.uint64)
+    walks = bulk.walk(memory, made.cpu.roots, virtual)
+    assert (walks.end == bulk.End.LEAF).all()
+    for page, physical in zip(chosen, walks.physical.tolist(), strict=True):
+        size = 1 << SHIFTS[page.level]
+        assert physical >= first
+        assert physical % size == 0
+        frames = taken[physical >> SHIFTS[0] : physical + size >> SHIFTS[0]]
+        assert len(frames) << SHIFTS[0] == size
+        frames += 1
     named = np.zeros_like(taken)
     for page in pages(path, levels):
         if page.physical is not None:

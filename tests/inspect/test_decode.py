@@ -14,6 +14,7 @@ from harness.inspect import architecture
 from harness.inspect.arm64 import mode as arm64
 from harness.inspect.decode import Reading, Role
 from harness.inspect.power import mode as power
+from harness.inspect.snapshot import QuestionError
 from harness.paging.entry import Entry, Leaf, Malformed, Pointer
 from harness.paging.power.cpu import is_of_other_size
 from harness.paging.riscv.cpu import Mode as RiscvMode
@@ -114,3 +115,13 @@ def test_what_is_said_of_a_bit_is_what_it_does(name: str, mode: str) -> None:
                 assert not list(disagrees(cpu, level, reading)), f"{raw:#x} at level {level}"
         here = cpu.format.levels[level]
         assert (Leaf in found) == bool(here.pages) and (Pointer in found) == bool(here.pointer)
+
+
+def test_options_that_a_mode_has_not_are_refused_by_their_names() -> None:
+    riscv = architecture.named("riscv")
+    for given, said in (
+        ({"nxe": False}, "sv39 is a mode of RISC-V, where --no-nxe means nothing"),
+        ({"nxe": False, "c_bit": 47}, "of RISC-V, where --no-nxe and --c-bit mean nothing"),
+    ):
+        with pytest.raises(QuestionError, match=f"{said}$"):
+            architecture.in_mode(riscv, "sv39", given)

@@ -425,19 +425,19 @@ def test_what_is_no_page_is_told_as_a_dump_tells_it(levels: int, seed: int) -> N
 def test_a_part_of_what_is_no_page_is_told_as_the_whole_is() -> None:
     # Each stands where the other space has a table, with a page that is somewhere in its middle.
     lost, loop, wrong = 0x100_0007, P | RW, 0x3007 | 1 << 51
-    before = {1: lost, 2: loop, 512 + 1: wrong}
-    after = {1: 0x1007, 2: 0x1007, 512 + 1: 0x2007}
+    before = {1: lost, 2: loop, 512 + 1: wrong, 512 + 2: 0x1000 | loop}
+    after = {1: 0x1007, 2: 0x1007, 512 + 1: 0x2007, 512 + 2: 0x2007}
     found = [
         one
         for one in compared(one_page(BASE), changed(one_page(BASE), before))
         if one.change == Change.MAPPED
     ]
-    whole = {one.after.kind: one.after for one in found}
+    whole = {(one.after.kind, one.after.physical): one.after for one in found}
     parts = list(compared(changed(one_page(BASE), before), changed(one_page(BASE), after)))
     seen = set()
     for one in parts:
         side = one.before
-        same = whole[side.kind]
+        same = whole[side.kind, side.physical]
         facts = [(r.physical, r.pieces, r.below, r.raw, r.bits) for r in (side, same)]
         assert facts[0] == facts[1]
         assert one.then == same.size
@@ -447,10 +447,7 @@ def test_a_part_of_what_is_no_page_is_told_as_the_whole_is() -> None:
         graph.RowKind.SELF_MAP,
         graph.RowKind.MALFORMED,
     }
-    assert (whole[graph.RowKind.UNBACKED].physical, whole[graph.RowKind.UNBACKED].pieces) == (
-        0x100_0000,
-        1,
-    )
+    assert whole[graph.RowKind.UNBACKED, 0x100_0000].pieces == 1
 
 
 def test_parts_of_large_pages_have_the_bits_of_the_level_where_they_were_found() -> None:

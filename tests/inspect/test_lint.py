@@ -624,3 +624,10 @@ def test_the_supervisor_may_write_what_the_user_alone_executes(
         (PAGES, 200): LATER | P | RW | XD | writes,
     }
     assert ("writable-code" in found(planted(changes))) == odd_
+
+
+@pytest.mark.parametrize("user", [0, US], ids=["supervisor's", "user's"])
+def test_a_page_that_is_written_and_executed_is_no_writable_data_besides(user: int) -> None:
+    changes = {(PAGES, 100): LATER | P | user, (PAGES, 200): LATER | P | RW | user}
+    broken = found(planted(changes))
+    assert "write-execute" in broken and "writable-code" not in broken

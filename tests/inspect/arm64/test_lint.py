@@ -369,6 +369,10 @@ def test_a_type_that_is_reserved_is_named_where_its_frame_is_looked_for() -> Non
             group(s20=0, s21=(PAGE + 0x5000 | CONT) & ~PXN),
             "entry 4 is missing; PXN differs in entry 5",
         ),
+        (
+            group(s21=(PAGE + 0x5000 | CONT) & ~PXN, s22=PAGE + 0x6000 | CONT | 4),
+            "PXN differs in entry 5; AttrIndx differs in entry 6",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

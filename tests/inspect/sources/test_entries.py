@@ -244,6 +244,10 @@ def test_what_windows_debugger_prints_is_entries(tmp_path: Path) -> None:
 def test_an_entry_below_the_end_of_the_walk_is_said_to_play_no_part(tmp_path: Path) -> None:
     out = told("walk", "0x1000", "--entries", "PMD=0 PTE=8000000000003067", cwd=tmp_path)
     assert "Note: The walk ends at the PDE: PTE is given and plays no part" in out
+    out = told("walk", "0x1000", "--entries", "PUD=0 PMD=2067 PTE=3067", cwd=tmp_path)
+    assert "Note: The walk ends at the PDPTE: PDE, PTE is given and plays no part" in out
+    out = told("walk", "0x1000", "--entries", "PGD=1067 PUD=0 PMD=2067", cwd=tmp_path)
+    assert "Note: The walk ends at the PDPTE: PDE is given and plays no part" in out
     whole = [("PMD", 0x2067), ("PTE", 0x8000_0000_0000_3067)]
     assert entries.snapshot("given", whole, 0x1000, {}).notes == ()
     assert entries.snapshot("given", [("PMD", 0)], 0x1000, {}).notes == ()

@@ -36,6 +36,7 @@ from harness.paging.x86.access import Access, Allowed, Kind, Unbacked, outcome
 from harness.paging.x86.cpu import Cpu, Cr4, Mode
 from harness.report.expect import as_object, unmet_lines
 from tests.inspect.spaces import layered
+from tests.paging.x86 import made as by_hand
 
 PAGE = 1 << 12
 LETTERS = {"r": Kind.READ, "w": Kind.WRITE, "x": Kind.FETCH}
@@ -716,6 +717,14 @@ def test_where_no_entry_meets_the_expectation_none_is_named(meant: dict[str, Any
     for found in made.unmet({0x40_0000: meant}):
         assert (found.missing, found.change) == (None, None)
     assert made.unmet({0x40_0000: meant})
+
+
+def test_where_a_pdpte_is_absent_no_entry_is_named() -> None:
+    """It is a register."""
+    cpu, memory = by_hand.path(Cpu.in_mode(Mode.PAE, 0), 7, 7)
+    snapshot = Snapshot("made", cpu, memory, (memory.span,))
+    (found,) = unmet(snapshot, expectations({1 << 30: "ur-x"}))
+    assert (found.missing, found.change) == (None, None)
 
 
 def test_pages_of_another_size_are_unlike(made: Made) -> None:

@@ -24,7 +24,15 @@ def named(value: object) -> str:
     return value.name.replace(" ", "-") if isinstance(value, Format) else str(value)
 
 
-every_slot = pytest.mark.parametrize(("format", "level"), SLOTS, ids=named)
+def every_slot(test: Callable[[Format, int], None]) -> Callable[[Format], None]:
+    """A test for each format, made at each of its levels."""
+
+    @pytest.mark.parametrize("format", FORMATS, ids=named)
+    def made(format: Format) -> None:
+        for level in range(len(format.levels)):
+            test(format, level)
+
+    return made
 
 
 @every_slot

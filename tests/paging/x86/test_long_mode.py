@@ -1,6 +1,7 @@
 """Long mode: its formats against the manual's tables, written out by hand, and its halves."""
 
 import random
+from collections.abc import Callable
 from itertools import chain, combinations
 
 import pytest
@@ -16,13 +17,29 @@ FLAGS = {"W": 1, "U": 2, "PWT": 3, "PCD": 4, "A": 5, "XD": 63}
 LEAF_FLAGS = {**FLAGS, "D": 6, "G": 8}
 NAMES = ("PTE", "PDE", "PDPTE", "PML4E", "PML5E")
 
-SLOTS = [(machine, level) for machine in READERS for level in range(machine.levels)]
-PAGES = [
-    (machine, level) for machine, level in SLOTS if level < 2 or (level == 2 and machine.page1gb)
-]
+Test = Callable[[Machine, int], None]
 
-every_slot = pytest.mark.parametrize(("machine", "level"), SLOTS, ids=str)
-every_page = pytest.mark.parametrize(("machine", "level"), PAGES, ids=str)
+
+def every_slot(test: Test) -> Callable[[Machine], None]:
+    """A test for each machine, made at each of its levels."""
+
+    @pytest.mark.parametrize("machine", READERS, ids=str)
+    def made(machine: Machine) -> None:
+        for level in range(machine.levels):
+            test(machine, level)
+
+    return made
+
+
+def every_page(test: Test) -> Callable[[Machine], None]:
+    """The same, at those that may have pages."""
+
+    @pytest.mark.parametrize("machine", READERS, ids=str)
+    def made(machine: Machine) -> None:
+        for level in range(2 + machine.page1gb):
+            test(machine, level)
+
+    return made
 
 
 def subsets(names: list[str]) -> list[tuple[str, ...]]:

@@ -257,6 +257,16 @@ def test_malformed_entries_have_no_frames_that_follow_and_are_apart_where_it_is_
     assert found == [*malformed, (RowKind.PAGE, 3)]
 
 
+def test_what_is_no_page_was_not_used_whatever_its_bits_say() -> None:
+    odd, page = 1 << 51 | A | D | 3, 0x5000 | A | D | 3
+    (lost,) = dumped(memory_of([odd, *[0] * 511]), 4).ranges
+    assert (lost.kind, lost.accessed, lost.dirty) == (RowKind.MALFORMED, 0, 0)
+    words = [0] * 2048
+    words[0], words[512], words[1024], words[1536] = 0x1003, 0x2003, 0x3003, page
+    (used,) = dumped(memory_of(words), 4).ranges
+    assert (used.kind, used.accessed, used.dirty) == (RowKind.PAGE, 1, 1)
+
+
 def test_a_range_that_goes_through_two_tables_has_the_view_of_neither() -> None:
     words = in_a_table({510: 5, 511: 6}) + [0] * 512
     words[1025] = 0x4007

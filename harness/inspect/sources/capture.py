@@ -151,7 +151,7 @@ def _frame(content: Content, place: int, blocks: _Blocks) -> tuple[int, int]:
     found = 0
     if kind == _PLAIN:
         found = stored
-    elif kind == _PACKED and stored > 0:
+    elif kind == _PACKED:
         found = _varint(content.glance(place, min(5, stored)))
     if not 0 < found <= FRAME:
         raise SourceError(

@@ -11,7 +11,9 @@ import pytest
 
 from harness.inspect.arm64.asked import ASKED
 from harness.inspect.arm64.decode import GROUP
+from harness.inspect.expect import expectations, unmet
 from harness.inspect.snapshot import QuestionError
+from harness.inspect.sources import layout
 from harness.paging import bulk
 from harness.paging.address import Span, Virtual
 from harness.paging.arm64.access import Access, Allowed, Fault, Kind, Reason, outcome
@@ -176,3 +178,11 @@ def test_why_there_is_no_walk_is_said_of_whoever_asks(e0pd: bool) -> None:
         (bulk.End.LEAF, None),
     ):
         assert ASKED.reason(cpu, Virtual(0), end) is why
+
+
+def test_what_is_expected_of_one_half_is_not_asked_of_the_other() -> None:
+    made = layout.snapshot("arm64/smallest", 4, {})
+    high, page = 0xFFFF_0000_0000_0000, {"physical": 0x4300_0000}
+    for low, other, places in ((page, None, []), (None, None, [0x40_0000]), (page, page, [high])):
+        found = unmet(made, expectations({0x40_0000: low, high: other}, False, "arm64"))
+        assert [one.address for one in found] == places

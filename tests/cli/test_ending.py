@@ -121,7 +121,6 @@ def test_a_closed_stream_changes_nothing_but_that_a_result_cannot_be_written(
 
 
 @pytest.mark.hw
-@both_ways
 @pytest.mark.parametrize("streams", ["<&-", "<&- >&-", "<&- 2>&-"])
 def test_a_guest_runs_where_its_files_would_get_the_numbers_of_streams(streams: str) -> None:
     found = closed("validate", "smallest", "--engine", "tcg", streams=streams)

@@ -187,7 +187,7 @@ def test_the_workflow_installs_what_this_project_asks_for() -> None:
 def test_the_steps_of_the_workflow_succeed_in_a_fresh_environment(project: Path) -> None:
     """But those that change the machine, and with the packages that this environment has."""
     place = project.parent / "venv"
-    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
     site = place / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     (project / "pagetable-harness").symlink_to(ROOT)

@@ -37,6 +37,7 @@ from tests.check.by_rules import ends
 from tests.check.tampered import looked_at, noted, passed_over
 from tests.check.x86.by_rules import DEPARTS, ByRules
 from tests.check.x86.machines import KEEPS_CODE, Keeping
+from tests.check.x86.test_live_changes import FOLLOWED
 
 QEMU = "tcg", (7, 2, 22)
 PAGE, SIZE, LARGE = Virtual(0x40_0000), 1 << 12, 2 << 20
@@ -454,9 +455,6 @@ def test_without_keeping_anything_it_is_said_that_a_flush_may_be_missing(
     assert not live.run().disagreed
 
 
-FOLLOWING = ("a page unmapped", "a table given to users", "another key for a page")
-
-
 @pytest.mark.parametrize("change", changes.CHANGES, ids=[one.name for one in changes.CHANGES])
 def test_the_library_asks_for_the_flush_of_each_row(change: Change) -> None:
     """And accesses end as they must before and after it, at the lowest level and at the highest, on
@@ -465,7 +463,7 @@ def test_the_library_asks_for_the_flush_of_each_row(change: Change) -> None:
     for level in ends(change.levels(long_mode(4, 40, True, True))):
         guest: Any = Keeping(*QEMU, DEPARTS[QEMU], ram_bytes=RAM_BYTES)
         assert changes.execute(guest, 4, change, level) == []
-    if change.name in FOLLOWING:
+    if change.name in FOLLOWED:
         guest = ByRules(*QEMU, DEPARTS[QEMU], ram_bytes=RAM_BYTES)
         guest.engine = replace(guest.engine, keeps_stale=False)
         assert changes.execute(guest, 4, change, level) == []

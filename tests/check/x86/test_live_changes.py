@@ -16,6 +16,9 @@ from harness.machine.x86.registry import ENGINES
 from harness.paging.x86.formats import long_mode
 from harness.pytest_plugin import SKIPPED
 
+FOLLOWED = ("a page unmapped", "a table given to users", "another key for a page")
+"""Rows for a machine that follows every store."""
+
 NAMED = pytest.mark.parametrize("change", CHANGES, ids=[one.name for one in CHANGES])
 
 
@@ -37,8 +40,10 @@ def test_the_machine_needs_the_flush_of_a_change(
     if keyed(change) and not roomy.info.has("pku"):
         pytest.skip(f"{SKIPPED}{roomy.engine.name} has a processor without protection keys")
     levels = list(change.levels(format))
-    if not roomy.engine.keeps_stale:
-        levels = levels[:1]  # it is a hundred times slower, and shows none of it
+    if not roomy.engine.keeps_stale:  # it is a hundred times slower, and shows none of it
+        if change.name not in FOLLOWED:
+            pytest.skip(f"{SKIPPED}{roomy.engine.name} follows every store: three rows show that")
+        levels = levels[:1]
     wrong = {level: execute(roomy, paging_levels, change, level) for level in levels}
     assert wrong == {level: [] for level in levels}
 

@@ -7,6 +7,7 @@ like any others.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -99,19 +100,21 @@ def lines(memory: Memory, table: Table, there: range | None = None) -> list[Line
 
     there  those that are there, where it is not all; others are not read
     """
-    format = table.format
-    slots = list(table.slots())
-    shown = slots if there is None else [slots[index] for index in there]
-    places = np.array([slot.address for slot in shown], np.uint64)
+    format, slots = table.format, list(table.slots())
+    shown = range(len(slots)) if there is None else there
+    places = np.array([slots[index].address for index in shown], np.uint64)
     words, backed = memory.gather(places, format.entry_bytes)
     has = [True] * len(shown) if backed is None else backed.tolist()
-    read = {
-        slot.index: Line(slot, raw, format.decode(raw, table.level))
-        for slot, raw, backs in zip(shown, words.tolist(), has, strict=True)
-        if backs
+    held = {
+        index: raw
+        for index, raw, is_there in zip(shown, words.tolist(), has, strict=True)
+        if is_there
     }
+    entry_of = cache(lambda raw: format.decode(raw, table.level))  # most of a table are alike
     return [
-        read.get(slot.index, Line(slot, None, None, there is None or slot.index in there))
+        Line(slot, held[slot.index], entry_of(held[slot.index]))
+        if slot.index in held
+        else Line(slot, None, None, slot.index in shown)
         for slot in slots
     ]
 

@@ -77,8 +77,7 @@ class KnownTables:
 
     def forget(self) -> None:
         """There were none so far."""
-        self._known = set[int]()
-        self._slots = self._words = np.empty((0, 0), np.uint64)  # of these, shape (tables, entries)
+        self._slots = self._words = np.empty((0, 0), np.uint64)  # shape (tables, entries)
         self._in_use = none = np.empty(0, np.uint64)
         self._parts = bulk.Tables(none, none.astype(np.uint8), none.astype(np.int64))
         self._frames = dict[int, Words]()
@@ -124,7 +123,7 @@ class KnownTables:
         before, self._words = self._words, self._read(cpu, self._slots)
         different = self._words != before
         rows = np.flatnonzero(different.any(axis=1))
-        in_use = self._are_in_use(self._slots[rows, 0]) if len(rows) else rows
+        in_use = self._are_in_use(self._slots[rows, :1].ravel())
         found = []
         for row, used in zip(rows.tolist(), in_use.tolist(), strict=True):
             where = np.flatnonzero(different[row])
@@ -135,16 +134,15 @@ class KnownTables:
     def _take_new(self, cpu: Cpu) -> Iterator[tuple[int, Words, Words]]:
         """Knows the tables of the loaded space that were not known: the address of each, its slots
         and what they hold."""
-        new = [address for address in self._in_use.tolist() if address not in self._known]
-        if not new:
+        new = self._in_use[~np.isin(self._in_use, self._slots[:, :1])]
+        if not len(new):
             return iter(())
-        slots = _slots(cpu, np.array(new, np.uint64))
+        slots = _slots(cpu, new)
         words = self._read(cpu, slots)
-        first = not self._known
-        self._known.update(new)
+        first = not len(self._slots)
         self._slots = slots if first else np.concatenate([self._slots, slots])
         self._words = words if first else np.concatenate([self._words, words])
-        return zip(new, slots, words, strict=True)
+        return zip(new.tolist(), slots, words, strict=True)
 
     def _are_in_use(self, tables: Words) -> Mask:
         """Which tables are those of the loaded space, by their addresses."""

@@ -20,26 +20,22 @@ NAMES = ("PTE", "PDE", "PDPTE", "PML4E", "PML5E")
 Test = Callable[[Machine, int], None]
 
 
-def every_slot(test: Test) -> Callable[[Machine], None]:
-    """A test for each machine, made at each of its levels."""
+def below(count: Callable[[Machine], int]) -> Callable[[Test], Callable[[Machine], None]]:
+    """Makes a test for each machine, of as many of its levels, from 0 up."""
 
-    @pytest.mark.parametrize("machine", READERS, ids=str)
-    def made(machine: Machine) -> None:
-        for level in range(machine.levels):
-            test(machine, level)
+    def at_each(test: Test) -> Callable[[Machine], None]:
+        @pytest.mark.parametrize("machine", READERS, ids=str)
+        def made(machine: Machine) -> None:
+            for level in range(count(machine)):
+                test(machine, level)
 
-    return made
+        return made
+
+    return at_each
 
 
-def every_page(test: Test) -> Callable[[Machine], None]:
-    """The same, at those that may have pages."""
-
-    @pytest.mark.parametrize("machine", READERS, ids=str)
-    def made(machine: Machine) -> None:
-        for level in range(2 + machine.page1gb):
-            test(machine, level)
-
-    return made
+every_slot = below(lambda machine: machine.levels)
+every_page = below(lambda machine: 2 + machine.page1gb)
 
 
 def subsets(names: list[str]) -> list[tuple[str, ...]]:
